@@ -1,0 +1,73 @@
+"""dθ_approx as a method gives it: the values, the method's own error, and the kinks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Approximation", "Kinks"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Kinks:
+    """Components whose own interval ±ε crosses a kink.
+
+    Attributes
+    ----------
+    positions : ndarray, shape (n,), int64, increasing
+        Positions in the values of the approximation (not indices of θ).
+    low, high : ndarray, shape (n,), float64
+        The least and the greatest one-sided slope: a gradient between them is right.
+    """
+
+    positions: Integers
+    low: Floats
+    high: Floats
+
+    @classmethod
+    def none(cls) -> Kinks:
+        """No kinks."""
+        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """dθ_approx for all components, or for those of a sample.
+
+    Attributes
+    ----------
+    method : str
+        `textbook` or `unit`.
+    epsilon : float
+    indices : ndarray of int64, increasing, or None
+        Which components of θ; None for all N in their order.
+    values : ndarray, shape (n,), float64
+        Central differences. NaN where an interrupted run did not come.
+    noise : float or ndarray (n,)
+        Standard deviation of the method's own error, absolute: about 1e-16·|J|/ε for the textbook.
+    kinks : Kinks
+    curvature : float or None
+        The largest O(h²) term that was measured, relative; None where it was not measured.
+    complete : bool
+        False after Ctrl-C.
+    notes : tuple of str
+        What a reader should know, a sentence each.
+    self_check : str
+        What the literal re-evaluation of a few components gave, in a sentence ("" where none ran).
+    """
+
+    method: str
+    epsilon: float
+    indices: Integers | None
+    values: Floats
+    noise: float | Floats = 0.0
+    kinks: Kinks = field(default_factory=Kinks.none)
+    curvature: float | None = None
+    complete: bool = True
+    notes: tuple[str, ...] = ()
+    self_check: str = ""

@@ -1,0 +1,95 @@
+"""The door: what comes in is finite numbers of a known precision, or is refused with the place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastcheck.errors import InputError
+
+__all__ = ["finite_array", "lower_precision", "positive_number", "unit_roundoff"]
+
+# Unit roundoff of each precision a gradient can have (IEEE 754-2019; bfloat16 has 8 bits).
+UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def unit_roundoff(precision: str) -> float:
+    """Return the largest relative error of one rounding in a precision."""
+    return UNIT_ROUNDOFF[precision]
+
+
+def precision_of(dtype: DTypeLike) -> str:
+    """Return the precision that values of a dtype carry; integers and booleans are exact."""
+    name = np.dtype(dtype).name
+    return name if name in UNIT_ROUNDOFF else "float64"
+
+
+def lower_precision(*precisions: str) -> str:
+    """Return the coarsest of some precisions."""
+    return max(precisions, key=unit_roundoff)
+
+
+def finite_array(values: ArrayLike, name: str) -> tuple[NDArray[np.float64], str]:
+    """Return an array of finite float64 and the precision that it came in.
+
+    Parameters
+    ----------
+    values : array_like
+        Real numbers of any width; float32, float16 and bfloat16 are converted without loss.
+    name : str
+        How messages call it.
+
+    Raises
+    ------
+    InputError
+        If it is no array of real numbers, or holds NaN or infinity (the message says where).
+    """
+    array = _numeric(values, name)
+    converted = np.asarray(array, dtype=np.float64)
+    if not np.isfinite(converted).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(converted))[0])
+        count = int((~np.isfinite(converted)).sum())
+        shown = f"{name}{list(place)}" if place else name
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        raise InputError(
+            f"{shown} is {converted[place]}{more}",
+            "finite numbers",
+            "Find where it arises (an overflow, a log of 0, a division by 0) before the check.",
+        )
+    return converted, precision_of(array.dtype)
+
+
+def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return an array of real numbers, or say what it is instead."""
+    detach = getattr(values, "detach", None)
+    if detach is not None:  # a torch tensor, perhaps one that requires a gradient
+        values = detach().cpu()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(
+            f"{name} is ragged ({error})", "an array of numbers", "Give rows of equal length."
+        ) from None
+    except TypeError:  # a torch bfloat16 tensor has no NumPy counterpart
+        array = np.asarray(values.float())  # type: ignore[union-attr]
+    if np.iscomplexobj(array):
+        raise InputError(f"{name} is complex", "real numbers", "Take its real part if that is meant.")
+    known = array.dtype.kind in "fiub" or array.dtype.name == "bfloat16"
+    if not known:
+        raise InputError(
+            f"{name} has dtype {array.dtype}", "numbers (float64, float32, float16 or integers)"
+        )
+    return array
+
+
+def positive_number(value: Any, name: str, *, zero: bool = False) -> float:
+    """Return a positive (or, with `zero`, non-negative) finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}={value!r}", "a number") from None
+    if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
+        raise InputError(f"{name}={value!r}", "0 or more" if zero else "a number above 0")
+    return number

@@ -1,0 +1,1 @@
+"""All numba code: activations, losses, the forward pass, difference propagation. Arrays only."""

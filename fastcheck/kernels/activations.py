@@ -1,0 +1,439 @@
+"""The table of activations: value, difference without cancellation, derivative and kinks of each.
+
+Each entry's `difference(z, d, p)` is φ(z + d) − φ(z) in a form that keeps every digit for small d,
+after Reps & Rall, "Computational divided differencing and divided-difference arithmetics", 2003.
+The NumPy `derivative` serves the reference backward pass alone; no difference is made from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from fastcheck.kernels.compiling import scalar_kernel
+
+__all__ = ["ACTIVATIONS", "CUSTOM", "Activation", "activate", "change", "compose"]
+
+Floats = NDArray[np.float64]
+
+SQRT_HALF = math.sqrt(0.5)
+INVERSE_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
+# Hendrycks & Gimpel, "Gaussian error linear units", 2016.
+GELU_SCALE = math.sqrt(2.0 / math.pi)
+GELU_CUBIC = 0.044715
+# Klambauer et al., "Self-normalizing neural networks", 2017.
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
+CUSTOM = 1000  # codes from here on are the user's own functions
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One entry of the table.
+
+    Attributes
+    ----------
+    name : str
+    code : int
+        What kernels know it by.
+    value : callable
+        Scalar kernel `(z, p) -> φ(z)`; p is the entry's parameter (α).
+    difference : callable
+        Scalar kernel `(z, d, p) -> φ(z + d) − φ(z)`.
+    derivative : callable
+        NumPy `(z, p) -> φ'(z)`, for the reference backward pass.
+    kinks : tuple of float
+        Where φ is not analytic.
+    parameter : float or None
+        Default of the parameter, None where there is none.
+    piecewise_linear : bool
+        Whether φ is linear between its kinks.
+    """
+
+    name: str
+    code: int
+    value: Callable[..., Any]
+    difference: Callable[..., Any]
+    derivative: Callable[[Floats, float], Floats]
+    kinks: tuple[float, ...] = ()
+    parameter: float | None = None
+    piecewise_linear: bool = False
+
+
+@scalar_kernel
+def _logistic(z: float) -> float:
+    """σ(z), without overflow and with all digits at both ends."""
+    if z >= 0.0:
+        return 1.0 / (1.0 + math.exp(-z))
+    e = math.exp(z)
+    return e / (1.0 + e)
+
+
+@scalar_kernel
+def logistic_difference(z: float, d: float) -> float:
+    """σ(z + d) − σ(z); for d > 0 through σ(−x) = 1 − σ(x), so that nothing overflows."""
+    sign = 1.0
+    if d > 0.0:
+        sign, z, d = -1.0, -z, -d
+    below = _logistic(-z)
+    above = _logistic(z)
+    return sign * above * below * math.expm1(d) / (below + above * math.exp(d))
+
+
+@scalar_kernel
+def softplus_value(z: float) -> float:
+    """log(1 + e^z)."""
+    return max(z, 0.0) + math.log1p(math.exp(-abs(z)))
+
+
+@scalar_kernel
+def softplus_difference(z: float, d: float) -> float:
+    """softplus(z + d) − softplus(z)."""
+    above = _logistic(z)
+    if d > 30.0:
+        return d + math.log(above + _logistic(-z) * math.exp(-d))
+    grown = above * math.expm1(d)
+    if grown > -0.5:
+        return math.log1p(grown)
+    return math.log(_logistic(-z) + above * math.exp(d))
+
+
+@scalar_kernel
+def _clip_difference(z: float, d: float, low: float, high: float) -> float:
+    """clip(z + d) − clip(z), exact where no kink is crossed."""
+    w = z + d
+    if low < z < high and low < w < high:
+        return d
+    return min(max(w, low), high) - min(max(z, low), high)
+
+
+@scalar_kernel
+def _normal_cdf(z: float) -> float:
+    """Φ(z), with all digits in the lower tail."""
+    return 0.5 * math.erfc(-z * SQRT_HALF)
+
+
+@scalar_kernel
+def _normal_cdf_difference(z: float, d: float) -> float:
+    """Φ(z + d) − Φ(z): a Taylor series for small d, else the difference of two tails."""
+    if abs(d) * max(1.0, abs(z)) > 0.25:
+        if z > 0.0:
+            return _normal_cdf(-z) - _normal_cdf(-(z + d))
+        return _normal_cdf(z + d) - _normal_cdf(z)
+    # The derivatives of the density obey f⁽ⁿ⁺¹⁾ = −z f⁽ⁿ⁾ − n f⁽ⁿ⁻¹⁾.
+    before, here, power, total = 0.0, 1.0, d, d
+    for n in range(1, 20):
+        before, here = here, -z * here - (n - 1) * before
+        power *= d / (n + 1)
+        total += here * power
+    return INVERSE_SQRT_2PI * math.exp(-0.5 * z * z) * total
+
+
+@scalar_kernel
+def _identity(z: float, p: float) -> float:
+    return z
+
+
+@scalar_kernel
+def _identity_difference(z: float, d: float, p: float) -> float:
+    return d
+
+
+@scalar_kernel
+def _relu(z: float, p: float) -> float:
+    return z if z > 0.0 else 0.0 * z  # keeps NaN
+
+
+@scalar_kernel
+def _relu_difference(z: float, d: float, p: float) -> float:
+    return _clip_difference(z, d, 0.0, math.inf)
+
+
+@scalar_kernel
+def _leaky_relu(z: float, p: float) -> float:
+    return z if z > 0.0 else p * z
+
+
+@scalar_kernel
+def _leaky_relu_difference(z: float, d: float, p: float) -> float:
+    w = z + d
+    if z > 0.0:
+        return d if w > 0.0 else p * w - z
+    return w - p * z if w > 0.0 else p * d
+
+
+@scalar_kernel
+def _elu(z: float, p: float) -> float:
+    return z if z > 0.0 else p * math.expm1(z)
+
+
+@scalar_kernel
+def _elu_difference(z: float, d: float, p: float) -> float:
+    w = z + d
+    if z > 0.0:
+        return d if w > 0.0 else p * math.expm1(w) - z
+    return w - p * math.expm1(z) if w > 0.0 else p * math.exp(z) * math.expm1(d)
+
+
+@scalar_kernel
+def _selu(z: float, p: float) -> float:
+    return SELU_SCALE * _elu(z, SELU_ALPHA)
+
+
+@scalar_kernel
+def _selu_difference(z: float, d: float, p: float) -> float:
+    return SELU_SCALE * _elu_difference(z, d, SELU_ALPHA)
+
+
+@scalar_kernel
+def _softplus(z: float, p: float) -> float:
+    return softplus_value(z)
+
+
+@scalar_kernel
+def _softplus_difference(z: float, d: float, p: float) -> float:
+    return softplus_difference(z, d)
+
+
+@scalar_kernel
+def _sigmoid(z: float, p: float) -> float:
+    return _logistic(z)
+
+
+@scalar_kernel
+def _sigmoid_difference(z: float, d: float, p: float) -> float:
+    return logistic_difference(z, d)
+
+
+@scalar_kernel
+def _tanh(z: float, p: float) -> float:
+    return math.tanh(z)
+
+
+@scalar_kernel
+def _tanh_difference(z: float, d: float, p: float) -> float:
+    return 2.0 * logistic_difference(2.0 * z, 2.0 * d)
+
+
+@scalar_kernel
+def _hardtanh(z: float, p: float) -> float:
+    return min(max(z, -1.0), 1.0) + 0.0 * z
+
+
+@scalar_kernel
+def _hardtanh_difference(z: float, d: float, p: float) -> float:
+    return _clip_difference(z, d, -1.0, 1.0)
+
+
+@scalar_kernel
+def _relu6(z: float, p: float) -> float:
+    return min(max(z, 0.0), 6.0) + 0.0 * z
+
+
+@scalar_kernel
+def _relu6_difference(z: float, d: float, p: float) -> float:
+    return _clip_difference(z, d, 0.0, 6.0)
+
+
+@scalar_kernel
+def _silu(z: float, p: float) -> float:
+    return z * _logistic(z)
+
+
+@scalar_kernel
+def _silu_difference(z: float, d: float, p: float) -> float:
+    return d * _logistic(z + d) + z * logistic_difference(z, d)
+
+
+@scalar_kernel
+def _gelu(z: float, p: float) -> float:
+    return z * _normal_cdf(z)
+
+
+@scalar_kernel
+def _gelu_difference(z: float, d: float, p: float) -> float:
+    return d * _normal_cdf(z + d) + z * _normal_cdf_difference(z, d)
+
+
+@scalar_kernel
+def _gelu_tanh_argument(z: float) -> float:
+    """2u with ½(1 + tanh u) = σ(2u)."""
+    return 2.0 * GELU_SCALE * z * (1.0 + GELU_CUBIC * z * z)
+
+
+@scalar_kernel
+def _gelu_tanh(z: float, p: float) -> float:
+    return z * _logistic(_gelu_tanh_argument(z))
+
+
+@scalar_kernel
+def _gelu_tanh_difference(z: float, d: float, p: float) -> float:
+    moved = 2.0 * GELU_SCALE * d * (1.0 + GELU_CUBIC * (3.0 * z * z + 3.0 * z * d + d * d))
+    gate = _gelu_tanh_argument(z)
+    return d * _logistic(gate + moved) + z * logistic_difference(gate, moved)
+
+
+@scalar_kernel
+def _softsign(z: float, p: float) -> float:
+    return z / (1.0 + abs(z))
+
+
+@scalar_kernel
+def _softsign_difference(z: float, d: float, p: float) -> float:
+    w = z + d
+    if (z >= 0.0) == (w >= 0.0):
+        return d / ((1.0 + abs(z)) * (1.0 + abs(w)))
+    return w / (1.0 + abs(w)) - z / (1.0 + abs(z))
+
+
+@scalar_kernel
+def _mish(z: float, p: float) -> float:
+    return z * math.tanh(softplus_value(z))
+
+
+@scalar_kernel
+def _mish_difference(z: float, d: float, p: float) -> float:
+    gate = softplus_value(z)
+    moved = _tanh_difference(gate, softplus_difference(z, d), p)
+    return d * math.tanh(softplus_value(z + d)) + z * moved
+
+
+def _mish_derivative(z: Floats, p: float) -> Floats:
+    gate = np.tanh(np.logaddexp(0.0, z))
+    return np.asarray(gate + z * (1.0 - gate**2) * special.expit(z))
+
+
+def _silu_derivative(z: Floats, p: float) -> Floats:
+    return np.asarray(special.expit(z) * (1.0 + z * special.expit(-z)))
+
+
+def _gelu_derivative(z: Floats, p: float) -> Floats:
+    return np.asarray(special.ndtr(z) + z * INVERSE_SQRT_2PI * np.exp(-0.5 * z * z))
+
+
+def _gelu_tanh_derivative(z: Floats, p: float) -> Floats:
+    gate = special.expit(2.0 * GELU_SCALE * (z + GELU_CUBIC * z**3))
+    slope = 2.0 * GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * z * z)
+    return np.asarray(gate + z * gate * (1.0 - gate) * slope)
+
+
+def _tanh_derivative(z: Floats, p: float) -> Floats:
+    return np.asarray(4.0 * special.expit(2.0 * z) * special.expit(-2.0 * z))
+
+
+_ENTRIES = (
+    Activation(
+        "identity", 0, _identity, _identity_difference,
+        lambda z, p: np.ones_like(z), piecewise_linear=True,
+    ),
+    Activation(
+        "relu", 1, _relu, _relu_difference,
+        lambda z, p: np.where(z > 0, 1.0, 0.0), kinks=(0.0,), piecewise_linear=True,
+    ),
+    Activation(
+        "leaky_relu", 2, _leaky_relu, _leaky_relu_difference,
+        lambda z, p: np.where(z > 0, 1.0, p), kinks=(0.0,), parameter=0.01, piecewise_linear=True,
+    ),
+    Activation(
+        "elu", 3, _elu, _elu_difference,
+        lambda z, p: np.where(z > 0, 1.0, p * np.exp(np.minimum(z, 0.0))),
+        kinks=(0.0,), parameter=1.0,
+    ),
+    Activation(
+        "selu", 4, _selu, _selu_difference,
+        lambda z, p: SELU_SCALE * np.where(z > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(z, 0.0))),
+        kinks=(0.0,),
+    ),
+    Activation(
+        "softplus", 5, _softplus, _softplus_difference, lambda z, p: np.asarray(special.expit(z))
+    ),
+    Activation(
+        "sigmoid", 6, _sigmoid, _sigmoid_difference,
+        lambda z, p: np.asarray(special.expit(z) * special.expit(-z)),
+    ),
+    Activation("tanh", 7, _tanh, _tanh_difference, _tanh_derivative),
+    Activation(
+        "hardtanh", 8, _hardtanh, _hardtanh_difference,
+        lambda z, p: np.where(np.abs(z) < 1, 1.0, 0.0), kinks=(-1.0, 1.0), piecewise_linear=True,
+    ),
+    Activation(
+        "relu6", 9, _relu6, _relu6_difference,
+        lambda z, p: np.where((z > 0) & (z < 6), 1.0, 0.0), kinks=(0.0, 6.0), piecewise_linear=True,
+    ),
+    Activation("silu", 10, _silu, _silu_difference, _silu_derivative),
+    Activation("gelu", 11, _gelu, _gelu_difference, _gelu_derivative),
+    Activation("gelu_tanh", 12, _gelu_tanh, _gelu_tanh_difference, _gelu_tanh_derivative),
+    Activation(
+        "softsign", 13, _softsign, _softsign_difference,
+        lambda z, p: (1.0 + np.abs(z)) ** -2.0, kinks=(0.0,),
+    ),
+    Activation("mish", 14, _mish, _mish_difference, _mish_derivative),
+)  # fmt: skip
+
+ACTIVATIONS: dict[str, Activation] = {entry.name: entry for entry in _ENTRIES}
+
+
+def compose(steps: list[Callable[..., Any]], last: Callable[..., Any]) -> Callable[..., Any]:
+    """Fold `steps` into one kernel; each gets `(rest)` and decides by the code in its arguments."""
+    chosen = last
+    for step in reversed(steps):
+        chosen = step(chosen)
+    return chosen
+
+
+def _activate_step(entry: Activation) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    code, value = entry.code, entry.value
+
+    def step(rest: Callable[..., Any]) -> Callable[..., Any]:
+        @scalar_kernel
+        def activate_or(which: int, p: float, z: Floats, custom: Any) -> None:
+            if which == code:
+                for i in range(z.size):
+                    z[i] = value(z[i], p)
+            else:
+                rest(which, p, z, custom)
+
+        return activate_or
+
+    return step
+
+
+@scalar_kernel
+def _activate_custom(which: int, p: float, z: Floats, custom: Any) -> None:
+    for i in range(z.size):
+        z[i] = custom(which - CUSTOM, z[i])
+
+
+def _change_step(entry: Activation) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    code, difference = entry.code, entry.difference
+
+    def step(rest: Callable[..., Any]) -> Callable[..., Any]:
+        @scalar_kernel
+        def change_or(which: int, p: float, z: Floats, d: Floats, custom: Any) -> None:
+            if which == code:
+                for i in range(z.size):
+                    d[i] = difference(z[i], d[i], p)
+            else:
+                rest(which, p, z, d, custom)
+
+        return change_or
+
+    return step
+
+
+@scalar_kernel
+def _change_custom(which: int, p: float, z: Floats, d: Floats, custom: Any) -> None:
+    for i in range(z.size):
+        d[i] = custom(which - CUSTOM, z[i] + d[i]) - custom(which - CUSTOM, z[i])
+
+
+# activate(code, p, z, custom): z becomes φ(z), in place. Arrays are one-dimensional.
+activate = compose([_activate_step(entry) for entry in _ENTRIES], _activate_custom)
+# change(code, p, z, d, custom): d becomes φ(z + d) − φ(z), in place.
+change = compose([_change_step(entry) for entry in _ENTRIES], _change_custom)

@@ -1,0 +1,72 @@
+"""One place owns every compile option, and keeps the kernels on disk without ever running a stale one.
+
+numba's own cache looks at the date of the file that holds a function, not at the functions it calls
+(numba #1833). Here the folder is named after a digest of all kernel sources and of everything that
+shapes the machine code, so that a change anywhere is a new folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import platformdirs
+
+__all__ = ["CACHE_FOLDER", "array_kernel", "compiled_before", "scalar_kernel"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# "contract" fuses a·b + c into one rounding and changes neither NaN, infinity nor the order of a sum.
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+
+@cache
+def _source_digest() -> str:
+    """Return a digest of all kernel sources and of the compilers' versions."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    for package in ("numba", "llvmlite", "numpy", "scipy"):
+        digest.update(f"{package} {version(package)} ".encode())
+    digest.update(f"{platform.python_version()} {platform.machine()}".encode())
+    return digest.hexdigest()[:20]
+
+
+CACHE_FOLDER = Path(platformdirs.user_cache_dir("fastcheck", appauthor=False)) / _source_digest()
+
+
+def _keep_on_disk(dispatcher: Any) -> None:
+    """Give a dispatcher its place in the cache folder; without a writable folder, none."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(CACHE_FOLDER)
+    try:
+        CACHE_FOLDER.mkdir(parents=True, exist_ok=True)
+        dispatcher.enable_caching()
+    except (OSError, RuntimeError):  # read-only home: compile anew in every process
+        pass
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def compiled_before() -> bool:
+    """Return whether an earlier process has left compiled kernels of just these sources."""
+    return any(CACHE_FOLDER.rglob("*.nbc"))
+
+
+def scalar_kernel(function: F) -> F:
+    """Compile a function of scalars, to be inlined into array kernels."""
+    return numba.njit(**OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def array_kernel(function: F) -> F:
+    """Compile a function of arrays; its machine code is kept on disk."""
+    dispatcher = numba.njit(**OPTIONS)(function)
+    if hasattr(dispatcher, "enable_caching"):  # not when numba is switched off for debugging
+        _keep_on_disk(dispatcher)
+    return dispatcher  # type: ignore[no-any-return]

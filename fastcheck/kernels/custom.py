@@ -1,0 +1,70 @@
+"""The user's own activations and losses: plain Python scalar functions made into pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+from numba.core.errors import NumbaError
+
+from fastcheck.errors import InputError
+from fastcheck.kernels.activations import compose
+from fastcheck.kernels.compiling import scalar_kernel
+from fastcheck.kernels.forward import NO_ACTIVATION, NO_LOSS
+
+__all__ = ["activation_pointer", "loss_pointer"]
+
+
+def _compiled(function: Callable[..., float], arguments: int) -> Any:
+    """Return the user's function compiled, or say why numba can't."""
+    inner = getattr(function, "py_func", function)
+    dispatcher = scalar_kernel(inner)
+    try:
+        dispatcher.compile((numba.float64,) * arguments)
+    except (NumbaError, TypeError) as error:
+        name = getattr(function, "__name__", repr(function))
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"the function {name!r} can't be compiled by numba ({reason[0] if reason else error})",
+            f"a function of {arguments} float(s) that returns a float, written with `math`",
+            "Replace NumPy array code by scalar code: one element comes in, one goes out.",
+        ) from None
+    return dispatcher
+
+
+def _pick_step(which: int, function: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def step(rest: Callable[..., Any]) -> Callable[..., Any]:
+        @scalar_kernel
+        def pick_or(code: int, z: float) -> float:
+            if code == which:
+                return float(function(z))
+            return rest(code, z)  # type: ignore[no-any-return]
+
+        return pick_or
+
+    return step
+
+
+@scalar_kernel
+def _no_such_activation(code: int, z: float) -> float:
+    return z * 0.0
+
+
+def activation_pointer(functions: Sequence[Callable[[float], float]]) -> Any:
+    """Return a numba function pointer `(k, z) -> functions[k](z)`."""
+    if not functions:
+        return NO_ACTIVATION
+    steps = [_pick_step(k, _compiled(f, 1)) for k, f in enumerate(functions)]
+    picked = compose(steps, _no_such_activation)
+    return numba.cfunc("float64(int64, float64)")(picked.py_func)  # type: ignore[attr-defined]
+
+
+def loss_pointer(function: Callable[[float, float], float] | None) -> Any:
+    """Return a numba function pointer `(output, target) -> loss of one output`."""
+    if function is None:
+        return NO_LOSS
+    compiled = _compiled(function, 2)
+    return numba.cfunc("float64(float64, float64)")(
+        lambda output, target: float(compiled(output, target))
+    )

@@ -1,0 +1,130 @@
+"""How a check is made: method, ε, tolerance, sample, workers; validated at the door."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from fastcheck.door import UNIT_ROUNDOFF, positive_number
+from fastcheck.errors import InputError, near_names
+
+__all__ = ["METHODS", "Settings", "SettingsOptions"]
+
+METHODS = ("auto", "unit", "textbook")
+BACKENDS = ("threads", "loky", "context")
+
+
+class SettingsOptions(TypedDict, total=False):
+    """The keyword arguments of `gradcheck`; see `Settings`."""
+
+    method: str
+    epsilon: float
+    tol: float
+    sample: int | None
+    seed: int
+    jobs: int | None
+    backend: str
+    chunk_size: int | None
+    precision: str | None
+    progress: bool | Callable[[int, int], None]
+    journal: str | Path | None
+    memory: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a check is made.
+
+    Attributes
+    ----------
+    method : str
+        `auto` (the unit method), `unit` or `textbook`.
+    epsilon : float
+        ε of the central difference.
+    tol : float
+        The relative difference up to which a gradient is right.
+    sample : int or None
+        How many components, drawn at random; None for all.
+    seed : int
+        Of the sample.
+    jobs : int or None
+        Workers; None for one a core.
+    backend : str
+        `threads`, `loky` (processes) or `context` (whatever `joblib.parallel_config` says: dask, ray).
+    chunk_size : int or None
+        Components in a chunk of the textbook method; None for a size that the problem gives.
+    precision : str or None
+        What the gradient was computed in; None to read it from its arrays and the parameters.
+    progress : bool or callable
+        Show a bar, or call `progress(done, total)`.
+    journal : path or None
+        Keep finished chunks in this file and go on from them.
+    memory : float
+        Budget of the working memory in bytes.
+    """
+
+    method: str = "auto"
+    epsilon: float = 1e-7
+    tol: float = 1e-7
+    sample: int | None = None
+    seed: int = 0
+    jobs: int | None = None
+    backend: str = "threads"
+    chunk_size: int | None = None
+    precision: str | None = None
+    progress: bool | Callable[[int, int], None] = False
+    journal: str | Path | None = None
+    memory: float = 1e9
+
+    @classmethod
+    def of(cls, **options: Unpack[SettingsOptions]) -> Settings:
+        """Make settings from keyword arguments.
+
+        Raises
+        ------
+        InputError
+            For unknown names and values out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise InputError(f"unknown option {unknown[0]!r}", "a setting", near_names(unknown[0], known))
+        return replace(cls(), **options).checked()
+
+    def checked(self) -> Settings:
+        """Return the same settings, or refuse what is out of range."""
+        if self.method not in METHODS:
+            raise InputError(
+                f"unknown method {self.method!r}", "a method", near_names(str(self.method), METHODS)
+            )
+        if self.backend not in BACKENDS:
+            raise InputError(
+                f"unknown backend {self.backend!r}", "a backend", near_names(self.backend, BACKENDS)
+            )
+        if self.precision is not None and self.precision not in UNIT_ROUNDOFF:
+            raise InputError(
+                f"precision={self.precision!r}", "a precision", near_names(self.precision, UNIT_ROUNDOFF)
+            )
+        for name in ("epsilon", "tol", "memory"):
+            positive_number(getattr(self, name), name)
+        for name in ("sample", "jobs", "chunk_size"):
+            _whole_number(getattr(self, name), name, least=1)
+        _whole_number(self.seed, "seed", least=0)
+        return self
+
+    @property
+    def workers(self) -> int:
+        """How many workers run."""
+        if self.jobs is not None:
+            return self.jobs
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _whole_number(value: Any, name: str, *, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}={value!r}", f"a whole number, {least} or more")
