@@ -83,6 +83,8 @@ def logistic_difference(z: float, d: float) -> float:
         sign, z, d = -1.0, -z, -d
     below = _logistic(-z)
     above = _logistic(z)
+    if below * above < 1e-290:  # one tail has underflowed: nothing is left to cancel
+        return sign * (_logistic(z + d) - above)
     return sign * above * below * math.expm1(d) / (below + above * math.exp(d))
 
 
@@ -415,10 +417,10 @@ def _change_step(entry: Activation) -> Callable[[Callable[..., Any]], Callable[.
 
     def step(rest: Callable[..., Any]) -> Callable[..., Any]:
         @scalar_kernel
-        def change_or(which: int, p: float, z: Floats, d: Floats, custom: Any) -> None:
+        def change_or(which: int, p: float, z: float, d: Floats, custom: Any) -> None:
             if which == code:
-                for i in range(z.size):
-                    d[i] = difference(z[i], d[i], p)
+                for i in range(d.size):
+                    d[i] = difference(z, d[i], p)
             else:
                 rest(which, p, z, d, custom)
 
@@ -428,12 +430,13 @@ def _change_step(entry: Activation) -> Callable[[Callable[..., Any]], Callable[.
 
 
 @scalar_kernel
-def _change_custom(which: int, p: float, z: Floats, d: Floats, custom: Any) -> None:
-    for i in range(z.size):
-        d[i] = custom(which - CUSTOM, z[i] + d[i]) - custom(which - CUSTOM, z[i])
+def _change_custom(which: int, p: float, z: float, d: Floats, custom: Any) -> None:
+    here = custom(which - CUSTOM, z)
+    for i in range(d.size):
+        d[i] = custom(which - CUSTOM, z + d[i]) - here
 
 
 # activate(code, p, z, custom): z becomes φ(z), in place. Arrays are one-dimensional.
 activate = compose([_activate_step(entry) for entry in _ENTRIES], _activate_custom)
-# change(code, p, z, d, custom): d becomes φ(z + d) − φ(z), in place.
+# change(code, p, z, d, custom): d becomes φ(z + d) − φ(z), in place, for one z and many d.
 change = compose([_change_step(entry) for entry in _ENTRIES], _change_custom)

@@ -22,7 +22,7 @@ from fastcheck.kernels.activations import (
 )
 from fastcheck.kernels.compiling import scalar_kernel
 
-__all__ = ["LOSSES", "Loss", "loss_change", "loss_value"]
+__all__ = ["LOSSES", "Loss", "loss_growth", "loss_value"]
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class Loss:
     value : callable
         Kernel `(z, t, p) -> ℓ` for one sample; z, t shape (K,).
     difference : callable
-        Kernel `(z, t, p, d, out)`: out[r] = ℓ(z + d[r]) − ℓ(z); d shape (rows, K).
+        Kernel `(z, t, p, d, out)`: out[c] = ℓ(z + d[:, c]) − ℓ(z); d shape (K, columns), overwritten.
     output_gradient : callable
         NumPy `(Z, T, p) -> ∂ℓ/∂z`, shape (m, K), for the reference backward pass.
     targets : str
@@ -61,19 +61,26 @@ class Loss:
 
 
 @scalar_kernel
-def _expm1_rows(d: Floats) -> None:
-    """d becomes e^d − 1 in place: by its series where every |d| is small, which vectorises."""
-    largest = 0.0
-    for k in range(d.size):
-        largest = max(largest, abs(d[k]))
-    if largest < 0.0078125:
-        for k in range(d.size):
-            x = d[k]
-            tail = x * (1.0 / 24.0 + x * (1.0 / 120.0 + x * (1.0 / 720.0 + x / 5040.0)))
-            d[k] = x + x * x * (0.5 + x * (1.0 / 6.0 + tail))
-    else:
-        for k in range(d.size):
-            d[k] = math.expm1(d[k])
+def _expm1_small(x: float) -> float:
+    """e^x − 1 for |x| < 2⁻⁷, by its series, which vectorises."""
+    tail = 1.0 / 24.0 + x * (1.0 / 120.0 + x * (1.0 / 720.0 + x / 5040.0))
+    return x + x * x * (0.5 + x * (1.0 / 6.0 + x * tail))
+
+
+@scalar_kernel
+def _log1p_small(x: float) -> float:
+    """log(1 + x) for |x| < 2⁻⁷, by its series, which vectorises."""
+    tail = 1.0 / 5.0 - x * (1.0 / 6.0 - x * (1.0 / 7.0 - x / 8.0))
+    return x - x * x * (0.5 - x * (1.0 / 3.0 - x * (0.25 - x * tail)))
+
+
+@scalar_kernel
+def _largest(values: Floats) -> float:
+    """The largest absolute value, of four at a time so that it vectorises."""
+    top = 0.0
+    for i in range(values.size):
+        top = max(top, abs(values[i]))
+    return top
 
 
 @scalar_kernel
@@ -98,41 +105,57 @@ def _softmax_value(z: Floats, t: Floats, p: float) -> float:
 
 
 @scalar_kernel
+def _subtract_target_mean(t: Floats, mass: float, d: Floats, mean: Floats) -> None:
+    """d becomes d − Σ t d / Σ t, column by column."""
+    mean[:] = 0.0
+    for k in range(t.size):
+        if t[k] != 0.0:
+            share = t[k] / mass
+            for c in range(mean.size):
+                mean[c] += share * d[k, c]
+    for k in range(t.size):
+        for c in range(mean.size):
+            d[k, c] -= mean[c]
+
+
+@scalar_kernel
+def _softmax_large(z: Floats, probabilities: Floats, log_total: float, e: Floats) -> float:
+    """log Σ_k p_k exp(e_k) of one column, where some e_k is not small."""
+    top = 0.0
+    grown = 0.0
+    for k in range(z.size):
+        top = max(top, e[k])
+        grown += probabilities[k] * math.expm1(min(e[k], 600.0))
+    if top > 500.0:
+        return _logsumexp(z + e) - log_total
+    if grown > -0.5:
+        return math.log1p(grown)
+    grown = 0.0
+    for k in range(z.size):
+        grown += probabilities[k] * math.exp(e[k])
+    return math.log(grown)
+
+
+@scalar_kernel
 def _softmax_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
     # With e = d − Σ t d / Σ t the loss grows by Σt · log1p(Σ_k p_k expm1(e_k)): for a one-hot target
     # the term that would cancel, p_y expm1(e_y), is zero.
     log_total = _logsumexp(z)
-    probabilities = np.empty(z.size)
-    mass = 0.0
-    for k in range(z.size):
-        probabilities[k] = math.exp(z[k] - log_total)
-        mass += t[k]
-    e = np.empty(z.size)
-    for r in range(d.shape[0]):
-        mean = 0.0
+    probabilities = np.exp(z - log_total)
+    mass = t.sum()
+    _subtract_target_mean(t, mass, d, out)
+    columns = out.size
+    if _largest(d.reshape(d.size)) < 0.0078125:
+        out[:] = 0.0
         for k in range(z.size):
-            mean += t[k] * d[r, k]
-        mean /= mass
-        top = 0.0
-        for k in range(z.size):
-            e[k] = d[r, k] - mean
-            top = max(top, e[k])
-        if top > 500.0:
-            for k in range(z.size):
-                e[k] += z[k]
-            out[r] = mass * (_logsumexp(e) - log_total)
-            continue
-        _expm1_rows(e)
-        grown = 0.0
-        for k in range(z.size):
-            grown += probabilities[k] * e[k]
-        if grown > -0.5:
-            out[r] = mass * math.log1p(grown)
-            continue
-        grown = 0.0
-        for k in range(z.size):
-            grown += probabilities[k] * math.exp(d[r, k] - mean)
-        out[r] = mass * math.log(grown)
+            share = probabilities[k]
+            for c in range(columns):
+                out[c] += share * _expm1_small(d[k, c])
+        for c in range(columns):
+            out[c] = mass * _log1p_small(out[c])
+        return
+    for c in range(columns):
+        out[c] = mass * _softmax_large(z, probabilities, log_total, d[:, c].copy())
 
 
 @scalar_kernel
@@ -149,14 +172,13 @@ def _sigmoid_value(z: Floats, t: Floats, p: float) -> float:
 
 @scalar_kernel
 def _sigmoid_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
-    for r in range(d.shape[0]):
-        grown = 0.0
-        for k in range(z.size):
+    out[:] = 0.0
+    for k in range(z.size):
+        for c in range(out.size):
             if t[k] != 1.0:
-                grown += (1.0 - t[k]) * softplus_difference(z[k], d[r, k])
+                out[c] += (1.0 - t[k]) * softplus_difference(z[k], d[k, c])
             if t[k] != 0.0:
-                grown += t[k] * softplus_difference(-z[k], -d[r, k])
-        out[r] = grown
+                out[c] += t[k] * softplus_difference(-z[k], -d[k, c])
 
 
 @scalar_kernel
@@ -169,11 +191,11 @@ def _squared_value(z: Floats, t: Floats, p: float) -> float:
 
 @scalar_kernel
 def _squared_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
-    for r in range(d.shape[0]):
-        grown = 0.0
-        for k in range(z.size):
-            grown += d[r, k] * ((z[k] - t[k]) + 0.5 * d[r, k])
-        out[r] = grown
+    out[:] = 0.0
+    for k in range(z.size):
+        residual = z[k] - t[k]
+        for c in range(out.size):
+            out[c] += d[k, c] * (residual + 0.5 * d[k, c])
 
 
 @scalar_kernel
@@ -184,8 +206,8 @@ def _mean_squared_value(z: Floats, t: Floats, p: float) -> float:
 @scalar_kernel
 def _mean_squared_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
     _squared_difference(z, t, p, d, out)
-    for r in range(out.size):
-        out[r] *= 2.0 / z.size
+    for c in range(out.size):
+        out[c] *= 2.0 / z.size
 
 
 @scalar_kernel
@@ -198,23 +220,26 @@ def _huber_value(z: Floats, t: Floats, p: float) -> float:
 
 
 @scalar_kernel
+def _huber_grown(r: float, d: float, p: float) -> float:
+    """The growth of one output's loss when its residual r grows by d."""
+    w = r + d
+    if abs(r) <= p and abs(w) <= p:
+        return d * (r + 0.5 * d)
+    if min(r, w) >= p:
+        return p * d
+    if max(r, w) <= -p:
+        return -p * d
+    inner, outer = min(max(r, -p), p), min(max(w, -p), p)
+    flat = max(abs(w) - p, 0.0) - max(abs(r) - p, 0.0)
+    return 0.5 * (outer - inner) * (outer + inner) + p * flat
+
+
+@scalar_kernel
 def _huber_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
-    for row in range(d.shape[0]):
-        grown = 0.0
-        for k in range(z.size):
-            r = z[k] - t[k]
-            w = r + d[row, k]
-            if abs(r) <= p and abs(w) <= p:
-                grown += d[row, k] * (r + 0.5 * d[row, k])
-            elif min(r, w) >= p:
-                grown += p * d[row, k]
-            elif max(r, w) <= -p:
-                grown -= p * d[row, k]
-            else:
-                inner, outer = min(max(r, -p), p), min(max(w, -p), p)
-                grown += 0.5 * (outer - inner) * (outer + inner)
-                grown += p * (max(abs(w) - p, 0.0) - max(abs(r) - p, 0.0))
-        out[row] = grown
+    out[:] = 0.0
+    for k in range(z.size):
+        for c in range(out.size):
+            out[c] += _huber_grown(z[k] - t[k], d[k, c], p)
 
 
 _ENTRIES = (
@@ -287,14 +312,15 @@ def _change_step(entry: Loss) -> Callable[[Callable[..., Any]], Callable[..., An
 def _custom_change(
     which: int, p: float, z: Floats, t: Floats, d: Floats, out: Floats, custom: Any
 ) -> None:
-    for r in range(d.shape[0]):
-        grown = 0.0
-        for k in range(z.size):
-            grown += custom(z[k] + d[r, k], t[k]) - custom(z[k], t[k])
-        out[r] = grown
+    out[:] = 0.0
+    for k in range(z.size):
+        here = custom(z[k], t[k])
+        for c in range(out.size):
+            out[c] += custom(z[k] + d[k, c], t[k]) - here
 
 
 # loss_value(code, p, z, t, custom) -> ℓ of one sample.
 loss_value = compose([_value_step(entry) for entry in _ENTRIES], _custom_value)
-# loss_change(code, p, z, t, d, out, custom): out[r] = ℓ(z + d[r]) − ℓ(z) of one sample.
-loss_change = compose([_change_step(entry) for entry in _ENTRIES], _custom_change)
+# loss_growth(code, p, z, t, d, out, custom): out[c] = ℓ(z + d[:, c]) − ℓ(z) of one sample; d is
+# overwritten.
+loss_growth = compose([_change_step(entry) for entry in _ENTRIES], _custom_change)

@@ -1,0 +1,197 @@
+"""Rows whose probe met a kink: their components one by one, with the slopes to both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.kernels.propagation import GENUINE
+
+if TYPE_CHECKING:
+    from fastcheck.methods.unit import Probes
+
+__all__ = ["KinkRows", "evaluate_kinks", "merge_kinks"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class KinkRows:
+    """What kinks change, summed over samples and before the reduction's factor.
+
+    Attributes
+    ----------
+    indices : ndarray, shape (n,), int64, increasing
+        Indices of θ.
+    change : ndarray, shape (n,), float64
+        To be added to the value that the shared slope gives.
+    below, above : ndarray, shape (n,), float64
+        How far the accepted interval goes below and above the changed value.
+    """
+
+    indices: Integers
+    change: Floats
+    below: Floats
+    above: Floats
+
+
+def merge_kinks(parts: Sequence[KinkRows]) -> KinkRows:
+    """Sum what several samples change, component by component, in their order."""
+    parts = [part for part in parts if part.indices.size]
+    if not parts:
+        return KinkRows(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0))
+    if len(parts) == 1:
+        return parts[0]
+    indices, places = np.unique(np.concatenate([p.indices for p in parts]), return_inverse=True)
+
+    def total(name: str) -> Floats:
+        values = np.concatenate([getattr(p, name) for p in parts])
+        return np.bincount(places, weights=values, minlength=indices.size)
+
+    return KinkRows(indices, total("change"), total("below"), total("above"))
+
+
+def evaluate_kinks(
+    probes: Probes,
+    sample: int,
+    indices: Integers | None,
+    flagged: NDArray[np.bool_],
+    reach: Floats,
+    slopes: tuple[Floats, Floats],
+) -> KinkRows:
+    """Evaluate the components that enter flagged units at one sample.
+
+    Parameters
+    ----------
+    probes : Probes
+    sample : int
+    indices : ndarray of int64 or None
+        Which components are asked for.
+    flagged : ndarray, shape (Σ n_l,), bool
+    reach : ndarray, shape (Σ n_l,), float64
+        The share of the step within which no kink is met.
+    slopes : tuple of ndarray
+        (Q, Σ n_l) shared slopes, and (Σ n_l,) with units on a kink taken to the right.
+    """
+    offsets = probes.unit_offsets
+    found = []
+    for layer in range(1, probes.network.depth + 1):
+        part = slice(offsets[layer - 1], offsets[layer])
+        units = np.flatnonzero(flagged[part])
+        if units.size:
+            here = _Layer(probes, layer, sample, slopes[0][:, part], slopes[1][part])
+            found.append(here.evaluate(units, reach[part][units], indices))
+    return merge_kinks(found)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The flagged units of one layer at one sample."""
+
+    probes: Probes
+    layer: int
+    sample: int
+    left: Floats
+    right: Floats
+
+    @property
+    def step(self) -> float:
+        return float(self.probes.steps[self.sample, self.layer - 1])
+
+    def evaluate(self, units: Integers, reach: Floats, indices: Integers | None) -> KinkRows:
+        """Return what kinks change in the rows of these units."""
+        above, below, simple = self._sides(units)
+        rows, columns, index = self._components(units, indices)
+        inputs = np.append(self.probes.inputs_of(self.layer)[self.sample], 1.0)[columns]
+        met = (inputs != 0.0) & (
+            simple[rows] | (self.probes.epsilon * np.abs(inputs) >= reach[rows] * self.step)
+        )
+        rows, index, inputs = rows[met], index[met], inputs[met]
+        sides = np.empty((2, rows.size))  # (ℓ(+ε) − ℓ(0))/ε and (ℓ(0) − ℓ(−ε))/ε
+        shared = simple[rows]
+        up = inputs > 0.0
+        sides[0] = np.where(up, above[rows], below[rows]) * inputs
+        sides[1] = np.where(up, below[rows], above[rows]) * inputs
+        self._one_by_one(units[rows], inputs, ~shared, sides)
+        order = np.argsort(index, kind="stable")
+        return self._interval(units[rows], inputs, sides, index, order)
+
+    def _sides(self, units: Integers) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Return the slopes to both sides, and for which units they serve the whole row.
+
+        A unit serves its row where no kink lies strictly inside (0, h] on either side: then the
+        loss is smooth on each side, whatever it does at 0 itself.
+        """
+        step = np.full(units.size, self.step)
+        above, crossed_above = self.probes.change(self.layer, self.sample, units, step)
+        below, crossed_below = self.probes.change(self.layer, self.sample, units, -step)
+        simple = np.maximum(crossed_above, crossed_below) != GENUINE
+        if self.probes.nodes.size > 1 or not self.probes.linear:
+            simple[:] = False
+        return above / step, -below / step, simple
+
+    def _components(
+        self, units: Integers, indices: Integers | None
+    ) -> tuple[Integers, Integers, Integers]:
+        """Return, for each component asked for: position of its unit, its input, index in θ."""
+        order = self.probes.network.order
+        weights, biases = order.weights(self.layer), order.biases(self.layer)
+        n_in = weights.shape[1]
+        rows = np.repeat(np.arange(units.size), n_in)
+        columns = np.tile(np.arange(n_in), units.size)
+        index = weights.offset + units[rows] * n_in + columns
+        if biases is not None:
+            rows = np.append(rows, np.arange(units.size))
+            columns = np.append(columns, np.full(units.size, n_in))
+            index = np.append(index, biases.offset + units)
+        if indices is None:
+            return rows, columns, index
+        place = np.minimum(np.searchsorted(indices, index), indices.size - 1)
+        asked = indices[place] == index
+        return rows[asked], columns[asked], index[asked]
+
+    def _one_by_one(
+        self, units: Integers, inputs: Floats, wanted: NDArray[np.bool_], sides: Floats
+    ) -> None:
+        """Evaluate each wanted component by its own ±ε; equal (unit, δ) are evaluated once."""
+        if not wanted.any():
+            return
+        epsilon = self.probes.epsilon
+        pairs = np.stack([units[wanted].astype(np.float64), epsilon * inputs[wanted]])
+        distinct, back = np.unique(pairs, axis=1, return_inverse=True)
+        distinct_units = distinct[0].astype(np.int64)
+        for side, sign in enumerate((1.0, -1.0)):
+            grown, _ = self.probes.change(
+                self.layer, self.sample, distinct_units, sign * distinct[1]
+            )
+            sides[side, wanted] = (sign * grown / epsilon)[back.reshape(-1)]
+
+    def _interval(
+        self, units: Integers, inputs: Floats, sides: Floats, index: Integers, order: Integers
+    ) -> KinkRows:
+        """Return the change against the shared slope, and the hull of all one-sided slopes."""
+        shared = self._shared(units, inputs)
+        value = 0.5 * (sides[0] + sides[1])
+        hull = np.stack([*sides, self.left[0, units] * inputs, self.right[units] * inputs])
+        return KinkRows(
+            index[order],
+            (value - shared)[order],
+            (hull.min(axis=0) - value)[order],
+            (hull.max(axis=0) - value)[order],
+        )
+
+    def _shared(self, units: Integers, inputs: Floats) -> Floats:
+        """What the shared slopes give to each component, all powers of (δ/h)² included."""
+        nodes = self.probes.nodes
+        if nodes.size == 1:
+            return self.left[0, units] * inputs
+        inverse = np.linalg.inv(np.vander(nodes**2, increasing=True))
+        coefficients = inverse @ self.left[:, units]
+        squares = (self.probes.epsilon * inputs / self.step) ** 2
+        powers = squares ** np.arange(nodes.size)[:, np.newaxis]
+        return np.asarray((coefficients * powers).sum(axis=0) * inputs)

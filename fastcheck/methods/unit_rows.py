@@ -1,0 +1,154 @@
+"""From slopes to dθ_approx: one small product a layer, the penalty, and the rows with kinks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.approximation import Approximation, Kinks
+from fastcheck.methods.kink_rows import KinkRows, merge_kinks
+from fastcheck.theta import Block
+
+if TYPE_CHECKING:
+    from fastcheck.methods.unit import Chunk, ChunkResult, Probes
+
+__all__ = ["assemble"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def assemble(
+    probes: Probes,
+    indices: Integers | None,
+    chunks: Sequence[Chunk],
+    results: Sequence[ChunkResult | None],
+) -> Approximation:
+    """Return dθ_approx of all components, or of those at `indices`."""
+    network = probes.network
+    done = [r for r in results if r is not None]
+    complete = len(done) == len(results)
+    size = network.size if indices is None else indices.size
+    values = np.empty(size)
+    if complete:
+        slopes = _coefficients(probes, _joined(probes, chunks, results))
+        for block in network.order.blocks:
+            _fill_block(probes, slopes, block, indices, values)
+    else:
+        values[:] = np.nan
+    rows = merge_kinks([r.kinks for r in done])
+    kinks = _apply_kinks(probes, rows, indices, values) if complete else Kinks.none()
+    return Approximation(
+        "unit", probes.epsilon, indices, values, kinks=kinks, curvature=probes.curvature,
+        complete=complete, notes=tuple(_notes(probes)),
+    )  # fmt: skip
+
+
+def _joined(
+    probes: Probes, chunks: Sequence[Chunk], results: Sequence[ChunkResult | None]
+) -> Floats:
+    """Return the slopes of all samples, (Q, m, Σ n_l)."""
+    if len(results) == 1 and results[0] is not None:
+        return np.ascontiguousarray(results[0].slopes.transpose(1, 0, 2))
+    units = int(probes.unit_offsets[-1])
+    slopes = np.zeros((probes.nodes.size, probes.batch.size, units))
+    for chunk, result in zip(chunks, results, strict=True):
+        if result is not None:
+            slopes[:, chunk.first : chunk.last] += result.slopes.transpose(1, 0, 2)
+    return slopes
+
+
+def _coefficients(probes: Probes, slopes: Floats) -> Floats:
+    """Return the polynomial in (δ/h)² through the slopes at the nodes."""
+    if probes.nodes.size == 1:
+        return slopes
+    powers = np.vander(probes.nodes**2, increasing=True)
+    return np.asarray(np.einsum("kq,qsu->ksu", np.linalg.inv(powers), slopes))
+
+
+def _terms(probes: Probes, layer: int) -> Iterator[tuple[Floats, Floats]]:
+    """Yield, for each power of (δ/h)², the factors of the weights and of the biases."""
+    inputs = probes.inputs_of(layer)
+    steps = probes.steps[:, layer - 1 : layer]
+    yield inputs, np.ones_like(steps)
+    weights, biases = inputs, np.ones_like(steps)
+    for _ in range(1, probes.nodes.size):
+        weights = weights * (probes.epsilon * inputs / steps) ** 2
+        biases = biases * (probes.epsilon / steps) ** 2
+        yield weights, biases
+
+
+def _fill_block(
+    probes: Probes, slopes: Floats, block: Block, indices: Integers | None, values: Floats
+) -> None:
+    """Fill in one block's part of the values."""
+    m = probes.batch.size
+    offsets = probes.unit_offsets
+    scale = probes.network.data_scale(m)
+    C = slopes[:, :, offsets[block.layer - 1] : offsets[block.layer]]
+    pick = 0 if block.kind == "W" else 1
+    factors = [term[pick] for term in _terms(probes, block.layer)]
+    if indices is None:
+        out = values[block.slice].reshape(-1, factors[0].shape[1])
+        # The products sum over samples in one order, whatever the number of workers.
+        np.matmul((scale * C[0]).T, factors[0], out=out)
+        for q in range(1, len(factors)):
+            out += (scale * C[q]).T @ factors[q]
+        _add_penalty(probes, block, out)
+        return
+    first, last = np.searchsorted(indices, (block.offset, block.stop))
+    rows, columns = np.divmod(indices[first:last] - block.offset, factors[0].shape[1])
+    found = np.zeros(rows.size)
+    for q, factor in enumerate(factors):
+        for sample in range(m):
+            found += scale * C[q, sample, rows] * factor[sample, columns]
+    if block.kind == "W":
+        found += 2.0 * probes.network.penalty_scale(m) * probes.network.theta[indices[first:last]]
+    values[first:last] = found
+
+
+def _add_penalty(probes: Probes, block: Block, out: Floats) -> None:
+    """Add the penalty's central difference, which is exactly its derivative."""
+    scale = 2.0 * probes.network.penalty_scale(probes.batch.size)
+    if block.kind == "W" and scale != 0.0:
+        weights = probes.network.W(block.layer)
+        for start in range(0, block.shape[0], 64):  # a piece at a time: no second N numbers
+            out[start : start + 64] += scale * weights[start : start + 64]
+
+
+def _apply_kinks(
+    probes: Probes, rows: KinkRows, indices: Integers | None, values: Floats
+) -> Kinks:
+    """Put the components with kinks in place of the shared ones, and return their intervals."""
+    if rows.indices.size == 0:
+        return Kinks.none()
+    scale = probes.network.data_scale(probes.batch.size)
+    positions = rows.indices if indices is None else np.searchsorted(indices, rows.indices)
+    values[positions] += scale * rows.change
+    low = values[positions] + scale * rows.below
+    high = values[positions] + scale * rows.above
+    wide = high - low > 1e-12 * (np.abs(low) + np.abs(high))
+    return Kinks(positions[wide], low[wide], high[wide])
+
+
+def _notes(probes: Probes) -> list[str]:
+    notes = []
+    own = [a.name for a in probes.network.activations if a.entry is None]
+    if own:
+        notes.append(
+            f"Your own activation {own[0]} is evaluated directly: cancellation is back, and each "
+            f"component carries an error of about 1e-16/ε of its terms."
+        )
+    if probes.network.loss.entry is None:
+        notes.append(
+            f"Your own loss {probes.network.loss.name} is evaluated directly: cancellation is back."
+        )
+    if probes.nodes.size > 1:
+        notes.append(
+            f"At this ε the slopes change by {probes.curvature:.1e} within ±ε; corrected from "
+            f"{probes.nodes.size} probes a unit."
+        )
+    return notes
