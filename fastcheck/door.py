@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastcheck.errors import InputError
+from fastcheck.errors import InputError, near_names
 
-__all__ = ["finite_array", "lower_precision", "positive_number", "unit_roundoff"]
+__all__ = ["finite_array", "lower_precision", "one_of", "positive_number", "unit_roundoff"]
 
 # Unit roundoff of each precision a gradient can have (IEEE 754-2019; bfloat16 has 8 bits).
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -75,7 +76,9 @@ def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:
     except TypeError:  # a torch bfloat16 tensor has no NumPy counterpart
         array = np.asarray(values.float())  # type: ignore[union-attr]
     if np.iscomplexobj(array):
-        raise InputError(f"{name} is complex", "real numbers", "Take its real part if that is meant.")
+        raise InputError(
+            f"{name} is complex", "real numbers", "Take its real part if that is meant."
+        )
     known = array.dtype.kind in "fiub" or array.dtype.name == "bfloat16"
     if not known:
         raise InputError(
@@ -93,3 +96,12 @@ def positive_number(value: Any, name: str, *, zero: bool = False) -> float:
     if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise InputError(f"{name}={value!r}", "0 or more" if zero else "a number above 0")
     return number
+
+
+def one_of(value: str, known: Sequence[str], name: str) -> str:
+    """Return a value that is one of the known ones."""
+    if value not in known:
+        raise InputError(
+            f"{name}={value!r}", f"one of {', '.join(known)}", near_names(str(value), known)
+        )
+    return value

@@ -25,7 +25,9 @@ class InputError(ValueError):
         self.given = given
         self.expected = expected
         self.remedy = remedy
-        super().__init__(". ".join(part for part in (given, f"Expected {expected}", remedy) if part))
+        super().__init__(
+            ". ".join(part for part in (given, f"Expected {expected}", remedy) if part)
+        )
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
         return type(self), (self.given, self.expected, self.remedy)

@@ -6,24 +6,31 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-
-from fastcheck.door import finite_array, lower_precision, positive_number
+from fastcheck.batch import Batch, read_inputs, read_targets
+from fastcheck.door import finite_array, lower_precision, one_of, positive_number
 from fastcheck.errors import InputError, near_names
-from fastcheck.kernels.activations import ACTIVATIONS, CUSTOM, Activation
+from fastcheck.kernels.activations import CUSTOM
 from fastcheck.kernels.custom import activation_pointer, loss_pointer
 from fastcheck.kernels.forward import NetworkArrays
-from fastcheck.kernels.losses import LOSSES, Loss
+from fastcheck.naming import ActivationSpec, BoundActivation, BoundLoss, LossSpec, bind
 from fastcheck.theta import Block, ThetaLayout
 
-__all__ = ["Batch", "BoundActivation", "BoundLoss", "Network", "NetworkOptions"]
+__all__ = [
+    "PENALTIES",
+    "Batch",
+    "BoundActivation",
+    "BoundLoss",
+    "Network",
+    "NetworkOptions",
+    "bias_vector",
+]
 
 Floats = NDArray[np.float64]
-Entry = TypeVar("Entry", Activation, Loss)
 
 LAYOUTS = ("rows", "course", "keras")
 REDUCTIONS = ("mean", "sum", "mean_elements")
@@ -33,105 +40,6 @@ PENALTIES = {
     "l2/2": "(λ/2)·Σ‖W‖²",
     "l2": "λ·Σ‖W‖²",
 }
-ACTIVATION_ALIASES = {
-    "linear": "identity", "none": "identity", "swish": "silu", "logistic": "sigmoid",
-    "leakyrelu": "leaky_relu", "hard_tanh": "hardtanh",
-}  # fmt: skip
-LOSS_ALIASES = {
-    "softmax_crossentropy": "softmax_cross_entropy",
-    "categorical_crossentropy": "softmax_cross_entropy",
-    "bce_with_logits": "sigmoid_cross_entropy",
-    "mse": "mean_squared_error",
-}
-# (last activation, loss) as courses write it, by the fused form it stands for.
-FUSED = {
-    ("softmax", "cross_entropy"): "softmax_cross_entropy",
-    ("softmax", "categorical_cross_entropy"): "softmax_cross_entropy",
-    ("sigmoid", "binary_cross_entropy"): "sigmoid_cross_entropy",
-    ("sigmoid", "cross_entropy"): "sigmoid_cross_entropy",
-}
-
-ActivationSpec = str | tuple[str, float] | Callable[[float], float]
-LossSpec = str | tuple[str, float] | Callable[[float, float], float]
-
-
-@dataclass(frozen=True)
-class BoundActivation:
-    """An activation of the table with its parameter, or the user's own function.
-
-    Attributes
-    ----------
-    entry : Activation or None
-        None for the user's own.
-    parameter : float
-    function : callable or None
-        The user's own `f(z)`.
-    """
-
-    entry: Activation | None
-    parameter: float = 0.0
-    function: Callable[[float], float] | None = None
-
-    @property
-    def name(self) -> str:
-        """`relu`, or the name of the user's function."""
-        if self.entry is not None:
-            return self.entry.name
-        return getattr(self.function, "__name__", "custom")
-
-    @property
-    def kinks(self) -> tuple[float, ...]:
-        """Where it is not analytic; nothing is known of the user's own."""
-        return self.entry.kinks if self.entry is not None else ()
-
-    def spec(self) -> str | list[Any]:
-        """What a file says of it: the name, or `[name, parameter]`."""
-        if self.entry is not None and self.entry.parameter is not None:
-            return [self.name, self.parameter]
-        return self.name
-
-    def __str__(self) -> str:
-        spec = self.spec()
-        return spec if isinstance(spec, str) else f"{spec[0]}({spec[1]:g})"
-
-
-@dataclass(frozen=True)
-class BoundLoss:
-    """A loss of the table with its parameter, or the user's own function of (output, target)."""
-
-    entry: Loss | None
-    parameter: float = 0.0
-    function: Callable[[float, float], float] | None = None
-
-    @property
-    def name(self) -> str:
-        """`softmax_cross_entropy`, or the name of the user's function."""
-        if self.entry is not None:
-            return self.entry.name
-        return getattr(self.function, "__name__", "custom")
-
-    def spec(self) -> str | list[Any]:
-        """What a file says of it: the name, or `[name, parameter]`."""
-        if self.entry is not None and self.entry.parameter is not None:
-            return [self.name, self.parameter]
-        return self.name
-
-    def __str__(self) -> str:
-        spec = self.spec()
-        return spec if isinstance(spec, str) else f"{spec[0]}({spec[1]:g})"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs X (m, n_0) and targets T (m, n_L), float64, one sample a row."""
-
-    X: Floats
-    T: Floats
-
-    @property
-    def size(self) -> int:
-        """m, the number of samples."""
-        return int(self.X.shape[0])
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -142,78 +50,11 @@ class NetworkOptions(TypedDict, total=False):
     l2: float
     penalty: str
     reduction: str
+    loss_scale: float
     layout: str
     dropout_masks: Sequence[ArrayLike | None] | Mapping[int, ArrayLike] | None
     keep_prob: float
     names: Mapping[str, str]
-
-
-def _entry(name: str, table: Mapping[str, Entry], aliases: Mapping[str, str], what: str) -> Entry:
-    """Return the entry of a table by its name or alias."""
-    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
-    plain = aliases.get(plain, plain)
-    if plain not in table:
-        raise InputError(f"unknown {what} {name!r}", f"one of {len(table)}", near_names(plain, table))
-    return table[plain]
-
-
-def _bind(
-    spec: Any, table: Mapping[str, Entry], aliases: Mapping[str, str], what: str
-) -> tuple[Entry | None, float, Any]:
-    """Return (entry, parameter, user's function) for 'relu', 'elu(0.5)', ('elu', 0.5) or f."""
-    if callable(spec):
-        return None, 0.0, spec
-    parameter: Any = None
-    if isinstance(spec, (tuple, list)) and len(spec) == 2:
-        spec, parameter = spec
-    if not isinstance(spec, str):
-        raise InputError(f"{what} {spec!r}", "a name, (name, parameter) or a function")
-    written = re.fullmatch(r"\s*([\w \-]+?)\s*\(\s*([-+.\deE]+)\s*\)\s*", spec)
-    if written:
-        spec, parameter = written.group(1), written.group(2)
-    entry = _entry(spec, table, aliases, what)
-    if parameter is None:
-        return entry, entry.parameter or 0.0, None
-    if entry.parameter is None:
-        raise InputError(f"{entry.name} with parameter {parameter}", f"no parameter: {entry.name}")
-    return entry, positive_number(parameter, f"parameter of {entry.name}"), None
-
-
-def _fuse(activations: list[Any], loss: Any) -> tuple[list[Any], Any]:
-    """Read ("softmax", "cross_entropy") and the like as the fused loss on logits."""
-    if not isinstance(loss, str):
-        return activations, loss
-    last = activations[-1]
-    fused = FUSED.get((last, loss)) if isinstance(last, str) else None
-    if fused:
-        return [*activations[:-1], "identity"], fused
-    if last == "softmax":
-        raise InputError(
-            f"softmax with loss {loss!r}",
-            "softmax as the last activation with loss 'cross_entropy'",
-            "Use activations ending in 'softmax' with loss='cross_entropy'.",
-        )
-    if loss in {"cross_entropy", "binary_cross_entropy"}:
-        fit = "softmax" if loss == "cross_entropy" else "sigmoid"
-        raise InputError(
-            f"loss {loss!r} on a last activation {last!r}",
-            f"{fit!r} as the last activation",
-            f"For a last layer of logits, use loss='{fit}_cross_entropy'.",
-        )
-    return activations, loss
-
-
-def _activation_list(spec: Any, layers: int) -> list[Any]:
-    """Return one activation a layer; a single one stands for all hidden layers."""
-    if isinstance(spec, str) or callable(spec):
-        return [spec] * (layers - 1) + ["identity"]
-    activations = list(spec)
-    if len(activations) != layers:
-        hint = ""
-        if len(activations) == layers - 1:
-            hint = "The last layer's is missing: add 'identity' for logits."
-        raise InputError(f"{len(activations)} activations", f"{layers}, one for each layer", hint)
-    return activations
 
 
 def _weight_arrays(
@@ -246,7 +87,9 @@ def bias_vector(values: ArrayLike, size: int, name: str) -> tuple[Floats, str]:
     """Return a bias (n,), (n, 1) or (1, n) as (n,), and its precision."""
     array, precision = finite_array(values, name)
     if array.size != size or max(array.shape, default=1) != size:
-        raise InputError(f"{name} has shape {array.shape}", f"({size},), ({size}, 1) or (1, {size})")
+        raise InputError(
+            f"{name} has shape {array.shape}", f"({size},), ({size}, 1) or (1, {size})"
+        )
     return array.reshape(size), precision
 
 
@@ -256,7 +99,9 @@ def _bias_arrays(
     """Return the biases as vectors, None where a layer has none."""
     given = [None] * len(weights) if biases is None else list(biases)
     if len(given) != len(weights):
-        raise InputError(f"{len(given)} biases for {len(weights)} weights", "as many biases as weights")
+        raise InputError(
+            f"{len(given)} biases for {len(weights)} weights", "as many biases as weights"
+        )
     arrays: list[Floats | None] = []
     precisions = []
     for layer, (values, W) in enumerate(zip(given, weights, strict=True), start=1):
@@ -267,12 +112,6 @@ def _bias_arrays(
         arrays.append(array)
         precisions.append(precision)
     return arrays, precisions
-
-
-def _one_of(value: str, known: Sequence[str], name: str) -> str:
-    if value not in known:
-        raise InputError(f"{name}={value!r}", f"one of {', '.join(known)}", near_names(str(value), known))
-    return value
 
 
 def _masks(options: NetworkOptions, sizes: Sequence[int]) -> tuple[Floats | None, ...]:
@@ -304,9 +143,7 @@ def _masks(options: NetworkOptions, sizes: Sequence[int]) -> tuple[Floats | None
         if options.get("layout") == "course" and mask.ndim == 2:
             mask = mask.T
         if mask.ndim != 2 or mask.shape[1] != sizes[layer]:
-            raise InputError(
-                f"dropout mask {layer} has shape {mask.shape}", f"(m, {sizes[layer]})"
-            )
+            raise InputError(f"dropout mask {layer} has shape {mask.shape}", f"(m, {sizes[layer]})")
         masks.append(np.ascontiguousarray(mask / keep_prob))
     return tuple(masks)
 
@@ -331,6 +168,8 @@ class Network:
         Its convention, a key of `PENALTIES`.
     reduction : str
         `mean` over samples, `sum`, or `mean_elements` over samples and outputs.
+    loss_scale : float
+        What the reduced loss is multiplied by: other programs keep or leave out a factor ½.
     masks : tuple
         One multiplicative dropout mask (m, n_l) or None a layer.
     precision : str
@@ -346,6 +185,7 @@ class Network:
     l2: float = 0.0
     penalty: str = "l2/2m"
     reduction: str = "mean"
+    loss_scale: float = 1.0
     masks: tuple[Floats | None, ...] = ()
     precision: str = "float64"
     layout: str = "rows"
@@ -369,13 +209,16 @@ class Network:
             One a layer: a name, `(name, parameter)`, or a function of one float that numba can
             compile. A single one stands for all hidden layers, with logits as output.
         loss : str, tuple or callable
-            A name, `(name, parameter)`, or a function (output, target) -> float, summed over outputs.
+            A name, `(name, parameter)`, or a function (output, target) -> float, summed
+            over outputs.
         l2 : float
             λ, default 0. The penalty is on weights, never on biases.
         penalty : str
             `"l2/2m"` (default) for λ/2m·Σ‖W‖², `"l2/m"`, `"l2/2"` or `"l2"`.
         reduction : str
             `"mean"` (default) over samples, `"sum"`, or `"mean_elements"`.
+        loss_scale : float
+            What the reduced loss is multiplied by, default 1; the penalty is not.
         layout : str
             `"rows"` (PyTorch: samples are rows), `"course"` (samples are columns, b is (n, 1)) or
             `"keras"` (W is (n_in, n_out)).
@@ -391,7 +234,7 @@ class Network:
         InputError
             For shapes that don't chain, unknown names, NaN or infinity, and dropout without masks.
         """
-        layout = _one_of(options.get("layout", "rows"), LAYOUTS, "layout")
+        layout = one_of(options.get("layout", "rows"), LAYOUTS, "layout")
         W, precisions = _weight_arrays(weights, layout == "keras")
         b, more = _bias_arrays(biases, W)
         sizes = [W[0].shape[1]] + [w.shape[0] for w in W]
@@ -428,7 +271,8 @@ class Network:
         known = {f"{kind}{layer}" for kind in "Wb" for layer in layers}
         if not numbers or numbers != set(layers):
             raise InputError(
-                f"parameters {', '.join(sorted(parameters)) or 'none'}", "W1, b1, …, WL, bL, without a gap"
+                f"parameters {', '.join(sorted(parameters)) or 'none'}",
+                "W1, b1, …, WL, bL, without a gap",
             )
         stray = sorted(set(parameters) - known)
         if stray:
@@ -449,19 +293,20 @@ class Network:
                 near_names(unknown[0], NetworkOptions.__annotations__),
             )  # fmt: skip
         sizes = _sizes(order)
-        listed = _activation_list(options.get("activations", "relu"), len(sizes) - 1)
-        listed, loss = _fuse(listed, options.get("loss", "softmax_cross_entropy"))
+        activations, loss = bind(
+            options.get("activations", "relu"),
+            options.get("loss", "softmax_cross_entropy"),
+            len(sizes) - 1,
+        )
         return cls(
             order,
             theta,
-            tuple(
-                BoundActivation(*_bind(a, ACTIVATIONS, ACTIVATION_ALIASES, "activation"))
-                for a in listed
-            ),
-            BoundLoss(*_bind(loss, LOSSES, LOSS_ALIASES, "loss")),
+            activations,
+            loss,
             l2=positive_number(options.get("l2", 0.0), "l2", zero=True),
-            penalty=_one_of(options.get("penalty", "l2/2m"), tuple(PENALTIES), "penalty"),
-            reduction=_one_of(options.get("reduction", "mean"), REDUCTIONS, "reduction"),
+            penalty=one_of(options.get("penalty", "l2/2m"), tuple(PENALTIES), "penalty"),
+            reduction=one_of(options.get("reduction", "mean"), REDUCTIONS, "reduction"),
+            loss_scale=positive_number(options.get("loss_scale", 1.0), "loss_scale"),
             masks=_masks(options, sizes),
         )
 
@@ -498,14 +343,16 @@ class Network:
     @property
     def weights(self) -> list[NDArray[Any]]:
         """W_1, …, W_L in the owner's layout and precision."""
-        return [
-            self.owner_array(b, v) for b, v in self.order.views(self.theta) if b.kind == "W"
-        ]
+        return [self.owner_array(b, v) for b, v in self.order.views(self.theta) if b.kind == "W"]
 
     @property
     def biases(self) -> list[NDArray[Any] | None]:
         """b_1, …, b_L in the owner's layout and precision; None for a layer without."""
-        found = {b.layer: self.owner_array(b, v) for b, v in self.order.views(self.theta) if b.kind == "b"}
+        found = {
+            b.layer: self.owner_array(b, v)
+            for b, v in self.order.views(self.theta)
+            if b.kind == "b"
+        }
         return [found.get(layer) for layer in range(1, self.depth + 1)]
 
     def owner_array(self, block: Block, values: Floats) -> NDArray[Any]:
@@ -525,7 +372,8 @@ class Network:
     def describe(self) -> str:
         """`784-512-512-10 relu, softmax_cross_entropy, λ = 0.1`, in one line."""
         hidden = list(dict.fromkeys(str(a) for a in self.activations))
-        parts = ["-".join(map(str, self.sizes)) + " " + "/".join(hidden), str(self.loss)]
+        scale = "" if self.loss_scale == 1.0 else f"{self.loss_scale:g}·"
+        parts = ["-".join(map(str, self.sizes)) + " " + "/".join(hidden), f"{scale}{self.loss}"]
         if self.l2:
             parts.append(f"λ = {self.l2:g}")
         return ", ".join(parts)
@@ -538,7 +386,8 @@ class Network:
     def data_scale(self, m: int) -> float:
         """What the sum of the samples' losses is multiplied by in J."""
         outputs = self.sizes[-1]
-        return {"mean": 1.0 / m, "sum": 1.0, "mean_elements": 1.0 / (m * outputs)}[self.reduction]
+        shares = {"mean": 1.0 / m, "sum": 1.0, "mean_elements": 1.0 / (m * outputs)}
+        return self.loss_scale * shares[self.reduction]
 
     def arrays(self, m: int) -> NetworkArrays:
         """Return the network as kernels see it, for a batch of m samples."""
@@ -549,9 +398,7 @@ class Network:
             weight_offsets=np.array(
                 [self.order.weights(k).offset for k in range(1, self.depth + 1)], dtype=np.int64
             ),
-            bias_offsets=np.array(
-                [-1 if b is None else b.offset for b in offsets], dtype=np.int64
-            ),
+            bias_offsets=np.array([-1 if b is None else b.offset for b in offsets], dtype=np.int64),
             activations=np.array(self._codes, dtype=np.int64),
             parameters=np.array([a.parameter for a in self.activations], dtype=np.float64),
             masks=masks,
@@ -571,7 +418,8 @@ class Network:
                 continue
             if mask.shape[0] != m:
                 raise InputError(
-                    f"dropout mask {layer + 1} for {mask.shape[0]} samples", f"{m}, the batch's size"
+                    f"dropout mask {layer + 1} for {mask.shape[0]} samples",
+                    f"{m}, the batch's size",
                 )
             offsets[layer] = start
             start += mask.size
@@ -607,7 +455,7 @@ class Network:
         ----------
         inputs : array_like, shape (m, n_0); course: (n_0, m)
         targets : array_like
-            Integer labels (m,) for softmax cross-entropy, else (m, n_L); course: (n_L, m) or (1, m).
+            Integer labels (m,) for softmax cross-entropy, else (m, n_L); course: (n_L, m), (1, m).
 
         Raises
         ------
@@ -615,74 +463,12 @@ class Network:
             For other shapes, an empty batch, NaN or infinity, labels out of range, rows of
             probabilities that don't sum to 1.
         """
-        X, _ = finite_array(inputs, "inputs")
-        n_in = self.sizes[0]
-        if self.layout == "course" and X.ndim == 2:
-            X = X.T
-        if X.ndim != 2 or X.shape[1] != n_in:
-            wanted = f"({n_in}, m)" if self.layout == "course" else f"(m, {n_in})"
-            given = np.shape(inputs)
-            turned = len(given) == 2 and X.shape[0] == n_in
-            other = "rows" if self.layout == "course" else "course"
-            raise InputError(
-                f"inputs of shape {given}", wanted,
-                f"The transpose would fit: is this layout={other!r}?" if turned else "",
-            )  # fmt: skip
-        if X.shape[0] == 0:
-            raise InputError("inputs with zero samples", "at least one sample")
-        T = self._targets(targets, X.shape[0])
-        return Batch(np.ascontiguousarray(X), np.ascontiguousarray(T))
-
-    def _targets(self, targets: ArrayLike, m: int) -> Floats:
-        """Return targets as rows (m, n_L)."""
-        T, _ = finite_array(targets, "targets")
-        outputs = self.sizes[-1]
+        X = read_inputs(inputs, self.sizes[0], self.layout)
         kind = self.loss.entry.targets if self.loss.entry is not None else "real"
-        if kind == "probabilities" and T.size == m and max(T.shape, default=1) == m and outputs > 1:
-            return _one_hot(T.reshape(m), outputs)
-        if self.layout == "course" and T.ndim == 2:
-            T = T.T
-        if T.ndim == 1 and outputs == 1:
-            T = T.reshape(-1, 1)
-        if T.shape != (m, outputs):
-            labels = f" or {m} integer labels" if kind == "probabilities" else ""
-            wanted = (outputs, m) if self.layout == "course" else (m, outputs)
-            raise InputError(f"targets of shape {np.shape(targets)}", f"{wanted}{labels}")
-        if kind == "probabilities":
-            _check_probabilities(T)
-        if kind == "unit interval" and (T.min() < 0 or T.max() > 1):
-            raise InputError(f"targets from {T.min():g} to {T.max():g}", "targets between 0 and 1")
-        return T
+        shape = (X.shape[0], self.sizes[-1])
+        return Batch(X, read_targets(targets, shape, self.layout, kind))
 
 
 def _sizes(order: ThetaLayout) -> list[int]:
     weights = [block for block in order.blocks if block.kind == "W"]
     return [weights[0].shape[1]] + [block.shape[0] for block in weights]
-
-
-def _one_hot(labels: Floats, classes: int) -> Floats:
-    """Return labels 0..classes−1 as rows."""
-    if np.any(labels != np.floor(labels)):
-        place = int(np.argmax(labels != np.floor(labels)))
-        raise InputError(f"label {labels[place]:g} of sample {place}", "integer labels")
-    outside = (labels < 0) | (labels >= classes)
-    if outside.any():
-        place = int(np.argmax(outside))
-        hint = "Count from 0." if labels.min() >= 1 and labels.max() == classes else ""
-        raise InputError(
-            f"label {int(labels[place])} of sample {place}", f"labels 0..{classes - 1}", hint
-        )
-    rows = np.zeros((labels.size, classes))
-    rows[np.arange(labels.size), labels.astype(np.int64)] = 1.0
-    return rows
-
-
-def _check_probabilities(T: Floats) -> None:
-    sums = T.sum(axis=1)
-    bad = (T.min(axis=1) < 0) | (np.abs(sums - 1.0) > 1e-3)
-    if bad.any():
-        place = int(np.argmax(bad))
-        raise InputError(
-            f"targets of sample {place} sum to {sums[place]:g}, least {T[place].min():g}",
-            "rows of probabilities: none below 0, sum 1",
-        )

@@ -53,7 +53,7 @@ class Settings:
     jobs : int or None
         Workers; None for one a core.
     backend : str
-        `threads`, `loky` (processes) or `context` (whatever `joblib.parallel_config` says: dask, ray).
+        `threads`, `loky` (processes) or `context` (what `joblib.parallel_config` says: dask, ray).
     chunk_size : int or None
         Components in a chunk of the textbook method; None for a size that the problem gives.
     precision : str or None
@@ -91,7 +91,9 @@ class Settings:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(options) - known)
         if unknown:
-            raise InputError(f"unknown option {unknown[0]!r}", "a setting", near_names(unknown[0], known))
+            raise InputError(
+                f"unknown option {unknown[0]!r}", "a setting", near_names(unknown[0], known)
+            )
         return replace(cls(), **options).checked()
 
     def checked(self) -> Settings:
@@ -106,7 +108,9 @@ class Settings:
             )
         if self.precision is not None and self.precision not in UNIT_ROUNDOFF:
             raise InputError(
-                f"precision={self.precision!r}", "a precision", near_names(self.precision, UNIT_ROUNDOFF)
+                f"precision={self.precision!r}",
+                "a precision",
+                near_names(self.precision, UNIT_ROUNDOFF),
             )
         for name in ("epsilon", "tol", "memory"):
             positive_number(getattr(self, name), name)
@@ -120,7 +124,11 @@ class Settings:
         """How many workers run."""
         if self.jobs is not None:
             return self.jobs
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
 
 
 def _whole_number(value: Any, name: str, *, least: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,12 +123,10 @@ class ThetaLayout:
         names = names or {}
         blocks: list[Block] = []
         offset = 0
-        for layer, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), start=1):
+        for layer, (n_in, n_out) in enumerate(pairwise(sizes), start=1):
             weights = f"W{layer}"
             shape = (int(n_out), int(n_in))
-            blocks.append(
-                Block(names.get(weights, weights), layer, "W", shape, offset, transposed)
-            )
+            blocks.append(Block(names.get(weights, weights), layer, "W", shape, offset, transposed))
             offset = blocks[-1].stop
             if has_biases[layer - 1]:
                 biases = f"b{layer}"

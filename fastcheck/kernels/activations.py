@@ -18,7 +18,7 @@ from scipy import special
 
 from fastcheck.kernels.compiling import scalar_kernel
 
-__all__ = ["ACTIVATIONS", "CUSTOM", "Activation", "activate", "change", "compose"]
+__all__ = ["ACTIVATIONS", "CUSTOM", "Activation", "activate", "change", "choose"]
 
 Floats = NDArray[np.float64]
 
@@ -83,7 +83,9 @@ def logistic_difference(z: float, d: float) -> float:
         sign, z, d = -1.0, -z, -d
     below = _logistic(-z)
     above = _logistic(z)
-    if below * above < 1e-290:  # one tail has underflowed: nothing is left to cancel
+    if below * above < 1e-290:  # the slope underflows: subtract in the tail that is left
+        if z > 0.0:
+            return sign * (below - _logistic(-(z + d)))
         return sign * (_logistic(z + d) - above)
     return sign * above * below * math.expm1(d) / (below + above * math.exp(d))
 
@@ -95,11 +97,21 @@ def softplus_value(z: float) -> float:
 
 
 @scalar_kernel
+def _softplus_rise(low: float, high: float, d: float) -> float:
+    """softplus(high) − softplus(low) over a long way d: only the two arguments could cancel."""
+    if low > 0.0:
+        return d + (math.log1p(math.exp(-high)) - math.log1p(math.exp(-low)))
+    return softplus_value(high) - softplus_value(low)
+
+
+@scalar_kernel
 def softplus_difference(z: float, d: float) -> float:
     """softplus(z + d) − softplus(z)."""
-    above = _logistic(z)
     if d > 30.0:
-        return d + math.log(above + _logistic(-z) * math.exp(-d))
+        return _softplus_rise(z, z + d, d)
+    if d < -30.0:
+        return -_softplus_rise(z + d, z, -d)
+    above = _logistic(z)
     grown = above * math.expm1(d)
     if grown > -0.5:
         return math.log1p(grown)
@@ -107,12 +119,17 @@ def softplus_difference(z: float, d: float) -> float:
 
 
 @scalar_kernel
+def _clip_difference_up(z: float, d: float, low: float, high: float) -> float:
+    """clip(z + d) − clip(z) for d ≥ 0: what of the way [0, d] lies between low − z and high − z."""
+    return max(min(d, high - z) - max(low - z, 0.0), 0.0)
+
+
+@scalar_kernel
 def _clip_difference(z: float, d: float, low: float, high: float) -> float:
     """clip(z + d) − clip(z), exact where no kink is crossed."""
-    w = z + d
-    if low < z < high and low < w < high:
-        return d
-    return min(max(w, low), high) - min(max(z, low), high)
+    if d < 0.0:
+        return -_clip_difference_up(-z, -d, -high, -low)
+    return _clip_difference_up(z, d, low, high)
 
 
 @scalar_kernel
@@ -381,29 +398,45 @@ _ENTRIES = (
 ACTIVATIONS: dict[str, Activation] = {entry.name: entry for entry in _ENTRIES}
 
 
-def compose(steps: list[Callable[..., Any]], last: Callable[..., Any]) -> Callable[..., Any]:
-    """Fold `steps` into one kernel; each gets `(rest)` and decides by the code in its arguments."""
-    chosen = last
-    for step in reversed(steps):
-        chosen = step(chosen)
+def choose(leaves: list[tuple[int, Callable[..., Any]]]) -> Callable[..., Any]:
+    """Make one kernel of many that take the same arguments, of which the first is a code.
+
+    Parameters
+    ----------
+    leaves : list of (int, kernel)
+        By increasing code; a code belongs to the last leaf that is not above it. A tree that
+        branches in four compiles in a fraction of the time of a ladder.
+    """
+    if len(leaves) == 1:
+        return leaves[0][1]
+    width = -(-len(leaves) // 4)
+    parts = [leaves[i : i + width] for i in range(0, len(leaves), width)]
+    parts += [parts[-1]] * (4 - len(parts))
+    first, second, third, fourth = (choose(part) for part in parts)
+    at_second, at_third, at_fourth = (part[0][0] for part in parts[1:])
+
+    @scalar_kernel
+    def chosen(which: int, *arguments: Any) -> Any:
+        if which < at_second:
+            return first(which, *arguments)
+        if which < at_third:
+            return second(which, *arguments)
+        if which < at_fourth:
+            return third(which, *arguments)
+        return fourth(which, *arguments)
+
     return chosen
 
 
-def _activate_step(entry: Activation) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    code, value = entry.code, entry.value
+def _activate_leaf(entry: Activation) -> tuple[int, Callable[..., Any]]:
+    value = entry.value
 
-    def step(rest: Callable[..., Any]) -> Callable[..., Any]:
-        @scalar_kernel
-        def activate_or(which: int, p: float, z: Floats, custom: Any) -> None:
-            if which == code:
-                for i in range(z.size):
-                    z[i] = value(z[i], p)
-            else:
-                rest(which, p, z, custom)
+    @scalar_kernel
+    def activate_all(which: int, p: float, z: Floats, custom: Any) -> None:
+        for i in range(z.size):
+            z[i] = value(z[i], p)
 
-        return activate_or
-
-    return step
+    return entry.code, activate_all
 
 
 @scalar_kernel
@@ -412,21 +445,15 @@ def _activate_custom(which: int, p: float, z: Floats, custom: Any) -> None:
         z[i] = custom(which - CUSTOM, z[i])
 
 
-def _change_step(entry: Activation) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    code, difference = entry.code, entry.difference
+def _change_leaf(entry: Activation) -> tuple[int, Callable[..., Any]]:
+    difference = entry.difference
 
-    def step(rest: Callable[..., Any]) -> Callable[..., Any]:
-        @scalar_kernel
-        def change_or(which: int, p: float, z: float, d: Floats, custom: Any) -> None:
-            if which == code:
-                for i in range(d.size):
-                    d[i] = difference(z, d[i], p)
-            else:
-                rest(which, p, z, d, custom)
+    @scalar_kernel
+    def change_all(which: int, p: float, z: float, d: Floats, custom: Any) -> None:
+        for i in range(d.size):
+            d[i] = difference(z, d[i], p)
 
-        return change_or
-
-    return step
+    return entry.code, change_all
 
 
 @scalar_kernel
@@ -437,6 +464,6 @@ def _change_custom(which: int, p: float, z: float, d: Floats, custom: Any) -> No
 
 
 # activate(code, p, z, custom): z becomes φ(z), in place. Arrays are one-dimensional.
-activate = compose([_activate_step(entry) for entry in _ENTRIES], _activate_custom)
+activate = choose([*map(_activate_leaf, _ENTRIES), (CUSTOM, _activate_custom)])
 # change(code, p, z, d, custom): d becomes φ(z + d) − φ(z), in place, for one z and many d.
-change = compose([_change_step(entry) for entry in _ENTRIES], _change_custom)
+change = choose([*map(_change_leaf, _ENTRIES), (CUSTOM, _change_custom)])

@@ -1,4 +1,4 @@
-"""One place owns every compile option, and keeps the kernels on disk without ever running a stale one.
+"""One place owns every compile option, and keeps kernels on disk without ever running a stale one.
 
 numba's own cache looks at the date of the file that holds a function, not at the functions it calls
 (numba #1833). Here the folder is named after a digest of all kernel sources and of everything that
@@ -22,7 +22,7 @@ __all__ = ["CACHE_FOLDER", "array_kernel", "compiled_before", "scalar_kernel"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# "contract" fuses a·b + c into one rounding and changes neither NaN, infinity nor the order of a sum.
+# "contract" fuses a·b + c into one rounding; it changes no NaN, infinity or order of sums.
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
@@ -46,7 +46,7 @@ def _keep_on_disk(dispatcher: Any) -> None:
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(CACHE_FOLDER)
     try:
-        CACHE_FOLDER.mkdir(parents=True, exist_ok=True)
+        CACHE_FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
         dispatcher.enable_caching()
     except (OSError, RuntimeError):  # read-only home: compile anew in every process
         pass
@@ -62,6 +62,11 @@ def compiled_before() -> bool:
 def scalar_kernel(function: F) -> F:
     """Compile a function of scalars, to be inlined into array kernels."""
     return numba.njit(**OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def inlined_kernel(function: F) -> F:
+    """Make a function part of the one kernel that calls it, to be compiled once."""
+    return numba.njit(inline="always", **OPTIONS)(function)  # type: ignore[no-any-return]
 
 
 def array_kernel(function: F) -> F:

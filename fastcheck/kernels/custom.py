@@ -9,7 +9,7 @@ import numba
 from numba.core.errors import NumbaError
 
 from fastcheck.errors import InputError
-from fastcheck.kernels.activations import compose
+from fastcheck.kernels.activations import choose
 from fastcheck.kernels.compiling import scalar_kernel
 from fastcheck.kernels.forward import NO_ACTIVATION, NO_LOSS
 
@@ -33,31 +33,20 @@ def _compiled(function: Callable[..., float], arguments: int) -> Any:
     return dispatcher
 
 
-def _pick_step(which: int, function: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def step(rest: Callable[..., Any]) -> Callable[..., Any]:
-        @scalar_kernel
-        def pick_or(code: int, z: float) -> float:
-            if code == which:
-                return float(function(z))
-            return rest(code, z)  # type: ignore[no-any-return]
+def _pick_leaf(which: int, function: Any) -> tuple[int, Callable[..., Any]]:
+    @scalar_kernel
+    def pick(code: int, z: float) -> float:
+        return float(function(z))
 
-        return pick_or
-
-    return step
-
-
-@scalar_kernel
-def _no_such_activation(code: int, z: float) -> float:
-    return z * 0.0
+    return which, pick
 
 
 def activation_pointer(functions: Sequence[Callable[[float], float]]) -> Any:
     """Return a numba function pointer `(k, z) -> functions[k](z)`."""
     if not functions:
         return NO_ACTIVATION
-    steps = [_pick_step(k, _compiled(f, 1)) for k, f in enumerate(functions)]
-    picked = compose(steps, _no_such_activation)
-    return numba.cfunc("float64(int64, float64)")(picked.py_func)  # type: ignore[attr-defined]
+    picked = choose([_pick_leaf(k, _compiled(f, 1)) for k, f in enumerate(functions)])
+    return numba.cfunc("float64(int64, float64)")(lambda k, z: picked(k, z))
 
 
 def loss_pointer(function: Callable[[float, float], float] | None) -> Any:

@@ -1,4 +1,4 @@
-"""The forward pass, literally: J(θ), its trace, and the textbook's two passes for each component."""
+"""The forward pass, literally: J(θ) and its trace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ __all__ = [
     "NetworkArrays",
     "cost",
     "forward_trace",
-    "textbook_differences",
 ]
 
 Floats = NDArray[np.float64]
@@ -166,32 +165,3 @@ def forward_trace(
         _apply_mask(net, layer, flat)
         A = flat.reshape((m, n_out))
         start += m * n_out
-
-
-@array_kernel
-def textbook_differences(
-    net: NetworkArrays,
-    theta: Floats,
-    X: Floats,
-    T: Floats,
-    work: Floats,
-    indices: Integers,
-    epsilon: float,
-    out: Floats,
-    custom: Any,
-    custom_loss: Any,
-) -> None:
-    """out[k] = (J(θ + ε e_i) − J(θ − ε e_i)) / 2ε for each i of `indices`: two whole passes each.
-
-    θ is perturbed in place and restored to the same bits.
-    """
-    for k in range(indices.size):
-        i = indices[k]
-        kept = theta[i]
-        theta[i] = kept + epsilon
-        data, penalty = cost(net, theta, X, T, work, custom, custom_loss)
-        above = data + penalty
-        theta[i] = kept - epsilon
-        data, penalty = cost(net, theta, X, T, work, custom, custom_loss)
-        theta[i] = kept
-        out[k] = (above - (data + penalty)) / (2.0 * epsilon)

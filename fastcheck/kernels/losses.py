@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from fastcheck.kernels.activations import (
-    compose,
+    CUSTOM,
+    choose,
     softplus_difference,
     softplus_value,
 )
@@ -39,7 +40,7 @@ class Loss:
     value : callable
         Kernel `(z, t, p) -> ℓ` for one sample; z, t shape (K,).
     difference : callable
-        Kernel `(z, t, p, d, out)`: out[c] = ℓ(z + d[:, c]) − ℓ(z); d shape (K, columns), overwritten.
+        Kernel `(z, t, p, d, out)`: out[c] = ℓ(z + d[:, c]) − ℓ(z); d (K, columns) is overwritten.
     output_gradient : callable
         NumPy `(Z, T, p) -> ∂ℓ/∂z`, shape (m, K), for the reference backward pass.
     targets : str
@@ -76,7 +77,7 @@ def _log1p_small(x: float) -> float:
 
 @scalar_kernel
 def _largest(values: Floats) -> float:
-    """The largest absolute value, of four at a time so that it vectorises."""
+    """The largest absolute value."""
     top = 0.0
     for i in range(values.size):
         top = max(top, abs(values[i]))
@@ -138,8 +139,8 @@ def _softmax_large(z: Floats, probabilities: Floats, log_total: float, e: Floats
 
 @scalar_kernel
 def _softmax_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
-    # With e = d − Σ t d / Σ t the loss grows by Σt · log1p(Σ_k p_k expm1(e_k)): for a one-hot target
-    # the term that would cancel, p_y expm1(e_y), is zero.
+    # With e = d − Σ t d / Σ t the loss grows by Σt · log1p(Σ_k p_k expm1(e_k)): for a one-hot
+    # target the term that would cancel, p_y expm1(e_y), is zero.
     log_total = _logsumexp(z)
     probabilities = np.exp(z - log_total)
     mass = t.sum()
@@ -267,19 +268,14 @@ _ENTRIES = (
 LOSSES: dict[str, Loss] = {entry.name: entry for entry in _ENTRIES}
 
 
-def _value_step(entry: Loss) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    code, value = entry.code, entry.value
+def _value_leaf(entry: Loss) -> tuple[int, Callable[..., Any]]:
+    value = entry.value
 
-    def step(rest: Callable[..., Any]) -> Callable[..., Any]:
-        @scalar_kernel
-        def value_or(which: int, p: float, z: Floats, t: Floats, custom: Any) -> float:
-            if which == code:
-                return value(z, t, p)  # type: ignore[no-any-return]
-            return rest(which, p, z, t, custom)  # type: ignore[no-any-return]
+    @scalar_kernel
+    def value_of(which: int, p: float, z: Floats, t: Floats, custom: Any) -> float:
+        return value(z, t, p)  # type: ignore[no-any-return]
 
-        return value_or
-
-    return step
+    return entry.code, value_of
 
 
 @scalar_kernel
@@ -290,26 +286,20 @@ def _custom_value(which: int, p: float, z: Floats, t: Floats, custom: Any) -> fl
     return loss
 
 
-def _change_step(entry: Loss) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    code, difference = entry.code, entry.difference
+def _growth_leaf(entry: Loss) -> tuple[int, Callable[..., Any]]:
+    difference = entry.difference
 
-    def step(rest: Callable[..., Any]) -> Callable[..., Any]:
-        @scalar_kernel
-        def change_or(
-            which: int, p: float, z: Floats, t: Floats, d: Floats, out: Floats, custom: Any
-        ) -> None:
-            if which == code:
-                difference(z, t, p, d, out)
-            else:
-                rest(which, p, z, t, d, out, custom)
+    @scalar_kernel
+    def growth_of(
+        which: int, p: float, z: Floats, t: Floats, d: Floats, out: Floats, custom: Any
+    ) -> None:
+        difference(z, t, p, d, out)
 
-        return change_or
-
-    return step
+    return entry.code, growth_of
 
 
 @scalar_kernel
-def _custom_change(
+def _custom_growth(
     which: int, p: float, z: Floats, t: Floats, d: Floats, out: Floats, custom: Any
 ) -> None:
     out[:] = 0.0
@@ -320,7 +310,7 @@ def _custom_change(
 
 
 # loss_value(code, p, z, t, custom) -> ℓ of one sample.
-loss_value = compose([_value_step(entry) for entry in _ENTRIES], _custom_value)
+loss_value = choose([*map(_value_leaf, _ENTRIES), (CUSTOM, _custom_value)])
 # loss_growth(code, p, z, t, d, out, custom): out[c] = ℓ(z + d[:, c]) − ℓ(z) of one sample; d is
 # overwritten.
-loss_growth = compose([_change_step(entry) for entry in _ENTRIES], _custom_change)
+loss_growth = choose([*map(_growth_leaf, _ENTRIES), (CUSTOM, _custom_growth)])

@@ -26,6 +26,7 @@ __all__ = ["NARROW", "WIDE", "product"]
 Floats = NDArray[np.float64]
 
 NARROW, WIDE = 8, 32  # samples in a block: a multiple of NARROW, at most WIDE
+declared: Callable[..., Any] = cgutils.get_or_insert_function
 F64, I64, I32 = ir.DoubleType(), ir.IntType(64), ir.IntType(32)
 
 
@@ -46,7 +47,9 @@ def host_tiles() -> tuple[Tile, Tile]:
         found = dict(binding.get_host_cpu_features())
     except RuntimeError:  # LLVM does not know this processor
         found = {}
-    if numba.config.CPU_NAME is not None:  # compiled for another processor than this one
+    if (
+        getattr(numba.config, "CPU_NAME", None) is not None
+    ):  # compiled for another processor than this one
         found = {}
     if found.get("avx512f"):
         return Tile(4, WIDE, 8), Tile(4, NARROW, 8)
@@ -65,13 +68,15 @@ def _vector_at(builder: Any, base: Any, offset: Any, vector: Any) -> Any:
     return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
 
 
-def _accumulate(builder: Any, tile: Tile, addresses: tuple[Any, Any], sizes: tuple[Any, Any]) -> Any:
+def _accumulate(
+    builder: Any, tile: Tile, addresses: tuple[Any, Any], sizes: tuple[Any, Any]
+) -> Any:
     """Write the loop over j: sums[r][c] += W[r, j] · A[j, c-th vector]; return the last sums."""
     (W, A), (n, stride) = addresses, sizes
     vector = ir.VectorType(F64, tile.lanes)
     zero = ir.Constant(vector, [0.0] * tile.lanes)
     name = f"llvm.fmuladd.v{tile.lanes}f64"
-    fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+    fused = declared(builder.module, ir.FunctionType(vector, [vector] * 3), name)
     before = builder.block
     loop, behind = builder.append_basic_block("products"), builder.append_basic_block("done")
     builder.branch(loop)
@@ -111,7 +116,7 @@ def _broadcast(builder: Any, value: Any, vector: Any) -> Any:
 def _compiled_tile(tile: Tile) -> Callable[..., None]:
     """Return `(W, w, A, a, Z, z, n, stride)`: Z[z:] = the first rows of W[w:] times A[a:]."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def multiply(
         typing: Any, W: Any, w: Any, A: Any, a: Any, Z: Any, z: Any, n: Any, stride: Any
     ) -> Any:
@@ -131,7 +136,7 @@ def _compiled_tile(tile: Tile) -> Callable[..., None]:
         index = types.intp
         return types.void(W, index, A, index, Z, index, index, index), generate
 
-    return multiply  # type: ignore[no-any-return]
+    return multiply
 
 
 def _plain_tile(tile: Tile) -> Callable[..., None]:
@@ -150,7 +155,7 @@ def _plain_tile(tile: Tile) -> Callable[..., None]:
     return multiply
 
 
-_make = _plain_tile if numba.config.DISABLE_JIT else _compiled_tile
+_make = _plain_tile if getattr(numba.config, "DISABLE_JIT", 0) else _compiled_tile
 _WIDE, _NARROW = host_tiles()
 ROWS, COLUMNS = _WIDE.rows, _WIDE.columns
 _rows_wide, _row_wide = _make(_WIDE), _make(_WIDE._replace(rows=1))

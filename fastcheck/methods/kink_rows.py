@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.kernels.propagation import GENUINE
-
-if TYPE_CHECKING:
-    from fastcheck.methods.unit import Probes
+from fastcheck.methods.probes import Probes
 
 __all__ = ["KinkRows", "evaluate_kinks", "merge_kinks"]
 
@@ -190,8 +187,7 @@ class _Layer:
         nodes = self.probes.nodes
         if nodes.size == 1:
             return self.left[0, units] * inputs
-        inverse = np.linalg.inv(np.vander(nodes**2, increasing=True))
-        coefficients = inverse @ self.left[:, units]
+        coefficients = np.linalg.solve(np.vander(nodes**2, increasing=True), self.left[:, units])
         squares = (self.probes.epsilon * inputs / self.step) ** 2
         powers = squares ** np.arange(nodes.size)[:, np.newaxis]
         return np.asarray((coefficients * powers).sum(axis=0) * inputs)

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.approximation import Approximation, Kinks
 from fastcheck.methods.kink_rows import KinkRows, merge_kinks
+from fastcheck.methods.probes import Probes
 from fastcheck.theta import Block
 
-if TYPE_CHECKING:
-    from fastcheck.methods.unit import Chunk, ChunkResult, Probes
-
-__all__ = ["assemble"]
+__all__ = ["Chunk", "ChunkResult", "assemble"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Samples `first` to `last` − 1, and of all units every `parts`-th from `part` on."""
+
+    first: int
+    last: int
+    part: int = 0
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What the probes of one chunk gave.
+
+    Attributes
+    ----------
+    slopes : ndarray, shape (samples, Q, Σ n_l), float64
+        D(δ)/2δ at each node; 0 for units of another part.
+    kinks : KinkRows
+    """
+
+    slopes: Floats
+    kinks: KinkRows
 
 
 def assemble(
@@ -66,7 +89,8 @@ def _coefficients(probes: Probes, slopes: Floats) -> Floats:
     if probes.nodes.size == 1:
         return slopes
     powers = np.vander(probes.nodes**2, increasing=True)
-    return np.asarray(np.einsum("kq,qsu->ksu", np.linalg.inv(powers), slopes))
+    flat = np.linalg.solve(powers, slopes.reshape(probes.nodes.size, -1))
+    return flat.reshape(slopes.shape)
 
 
 def _terms(probes: Probes, layer: int) -> Iterator[tuple[Floats, Floats]]:
@@ -119,9 +143,7 @@ def _add_penalty(probes: Probes, block: Block, out: Floats) -> None:
             out[start : start + 64] += scale * weights[start : start + 64]
 
 
-def _apply_kinks(
-    probes: Probes, rows: KinkRows, indices: Integers | None, values: Floats
-) -> Kinks:
+def _apply_kinks(probes: Probes, rows: KinkRows, indices: Integers | None, values: Floats) -> Kinks:
     """Put the components with kinks in place of the shared ones, and return their intervals."""
     if rows.indices.size == 0:
         return Kinks.none()

@@ -1,0 +1,125 @@
+"""How each precision rounds: the size of one rounding, of a sum of products, of an underflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.door import unit_roundoff
+
+__all__ = ["MEAN_SQUARE", "Precision", "repetitions"]
+
+Floats = NDArray[np.float64]
+
+# Mean square of the relative error of one rounding, in units of u²: uniform within half a unit of
+# the last place, mantissas distributed as 1/x.
+MEAN_SQUARE = 0.18
+# The products of a matrix product are summed in a row up to about this many.
+SUMMED_IN_A_ROW = 512
+# Half the smallest subnormal and the largest number of each precision.
+UNDERFLOW = {
+    "float64": 0.0,  # 2⁻¹⁰⁷⁵ is none; the reference underflows there too
+    "float32": 2.0**-150,
+    "float16": 2.0**-25,
+    "bfloat16": 2.0**-134,
+}
+LARGEST = {
+    "float64": float(np.finfo(np.float64).max),
+    "float32": float(np.finfo(np.float32).max),
+    "float16": 65504.0,
+    "bfloat16": 2.0**127 * (2.0 - 2.0**-7),
+}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How one precision rounds. Variances are in units of u², or they would underflow.
+
+    Attributes
+    ----------
+    name : str
+    u : float
+        Unit roundoff.
+    summed : float
+        Variance of the relative error of one operation inside a matrix product, which libraries
+        form in float32 for half precision. Elsewhere it is `MEAN_SQUARE`.
+    underflow : float
+        Largest absolute error of an operation whose result underflows, in units of u.
+    largest : float
+        The largest number.
+    """
+
+    name: str
+    u: float
+    summed: float
+    underflow: float
+    largest: float
+
+    @classmethod
+    def of(cls, name: str) -> Precision:
+        """Return the precision of that name."""
+        u = unit_roundoff(name)
+        inner = min(u, unit_roundoff("float32")) / u
+        return cls(name, u, MEAN_SQUARE * inner * inner, UNDERFLOW[name] / u, LARGEST[name])
+
+    def products(self, terms: int) -> float:
+        """Variance of a sum of so many products, for each unit of Σ(ab)²."""
+        return self.summed * (1.0 + _in_a_row(terms) / 6.0)
+
+    def partial_sums(self, terms: int) -> float:
+        """Variance of a sum of so many products, for each unit of its square."""
+        return self.summed * _in_a_row(terms) / 3.0
+
+    def underflows(self, size: float) -> float:
+        """Variance of an underflow where values are given in units of `size`."""
+        return min(self.underflow / max(size, 1e-300), 1e140) ** 2 / 3.0
+
+    def holds(self, values: Floats) -> bool:
+        """Whether all values are numbers of this precision."""
+        if self.name == "float64":
+            return True
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.name == "bfloat16":
+                short = values.astype(np.float32)
+                held = bool(np.all(short.view(np.uint32) & np.uint32(0xFFFF) == 0))
+                return held and bool(np.all(short == values))
+            return bool(np.all(values.astype(self.name) == values))
+
+
+def _in_a_row(terms: int) -> float:
+    """How many terms are summed in a row: between a library's order and a plain loop's.
+
+    Sums of blocks of 512 have a 512th of a loop's variance for each term, sums in one row the
+    whole: the geometric mean is within a factor of both that the margins cover.
+    """
+    return float(terms) if terms <= SUMMED_IN_A_ROW else float(np.sqrt(SUMMED_IN_A_ROW * terms))
+
+
+def repetitions(values: Floats, precision: Precision, size: float) -> Floats:
+    """Return how many samples of its column share each value, as far as the precision can tell.
+
+    Equal values are rounded equally: over a sum of samples their errors do not average out.
+
+    Parameters
+    ----------
+    values : ndarray, shape (m, n)
+        In units of `size`.
+    """
+    m = values.shape[0]
+    if m == 1:
+        return np.ones_like(values)
+    _, exponents = np.frexp(values)
+    grid = np.ldexp(2.0 * precision.u, exponents)
+    grid = np.maximum(grid, 2.0 * precision.underflow * precision.u / max(size, 1e-300))
+    keys = np.rint(values / grid) * grid
+    order = np.argsort(keys, axis=0)
+    ordered = np.take_along_axis(keys, order, axis=0)
+    fresh = np.ones(values.shape, dtype=bool)
+    fresh[1:] = ordered[1:] != ordered[:-1]
+    runs = np.cumsum(fresh.T.ravel()) - 1
+    counts = np.bincount(runs)[runs].reshape(values.shape[::-1]).T
+    found = np.empty_like(values)
+    np.put_along_axis(found, order, counts.astype(np.float64), axis=0)
+    return found

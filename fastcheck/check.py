@@ -1,0 +1,339 @@
+"""`gradcheck` and `numerical_gradient`: the only place where the parts are wired together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Unpack, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastcheck import parallel, sampling
+from fastcheck.approximation import Approximation
+from fastcheck.cost import CostParts, compare_cost, cost_parts
+from fastcheck.door import positive_number
+from fastcheck.errors import InputError
+from fastcheck.gradient import Gradient, read_gradient
+from fastcheck.methods.table import preparation
+from fastcheck.network import PENALTIES, Batch, Network
+from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, NetworkFacts, Report, RunFacts
+from fastcheck.rounding import gradient_rounding
+from fastcheck.settings import Settings, SettingsOptions
+from fastcheck.verdict import judge
+from fastcheck.versions import versions
+
+__all__ = ["CheckOptions", "gradcheck", "numerical_gradient"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+LEARNING_RATE = 0.1
+
+
+class CheckOptions(SettingsOptions, total=False):
+    """The keyword arguments of `gradcheck`.
+
+    Attributes
+    ----------
+    cost : float or callable
+        The owner's J, or `cost(network, inputs, targets)`: compared first.
+    train_steps : int
+        Check again after so many gradient steps with the owner's own gradient; 0 for none.
+    learning_rate : float
+        Of these steps; 0.1 unless told otherwise.
+    name : str
+        What the report calls the problem.
+    command : str
+        What the report gives as the command that does the check again.
+    """
+
+    cost: float | Callable[[Network, Any, Any], Any] | None
+    train_steps: int
+    learning_rate: float
+    name: str
+    command: str
+
+
+@dataclass
+class _Clock:
+    """Seconds for each part of the work."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be checked, as its owner gave it."""
+
+    network: Network
+    inputs: ArrayLike
+    targets: ArrayLike
+    gradients: Any
+    options: CheckOptions
+    settings: Settings
+
+
+def gradcheck(
+    network: Network,
+    inputs: ArrayLike,
+    targets: ArrayLike,
+    gradients: Any,
+    **options: Unpack[CheckOptions],
+) -> Report:
+    """Check whether a gradient is the gradient of J(θ).
+
+    Parameters
+    ----------
+    network : Network
+    inputs, targets : array_like
+        The batch, in the layout that the network was given in.
+    gradients : mapping, sequence, array_like or callable
+        `{"dW1": …, "db1": …}`, `[dW1, db1, …]`, `[(dW1, db1), …]`, a flat vector, or a function
+        `gradients(network, inputs, targets)` that returns one of these.
+    **options
+        See `CheckOptions` and `Settings`.
+
+    Returns
+    -------
+    Report
+        `report.passed` says whether it is; `print(report)` shows what was found.
+
+    Raises
+    ------
+    InputError
+        For input of wrong shape, kind or range, NaN or infinity, and for a gradient or a J that
+        gives two values for the same θ.
+
+    Examples
+    --------
+    >>> report = gradcheck(network, X, Y, backward)  # doctest: +SKIP
+    >>> assert report.passed, report  # doctest: +SKIP
+    """
+    own = set(CheckOptions.__annotations__) - set(SettingsOptions.__annotations__)
+    settings = Settings.of(
+        **cast(SettingsOptions, {k: v for k, v in options.items() if k not in own})
+    )
+    steps = _training(options, gradients)
+    task = _Task(network, inputs, targets, gradients, options, settings)
+    report = _check(task)
+    if steps == 0:
+        return report
+    rate = positive_number(options.get("learning_rate", LEARNING_RATE), "learning_rate")
+    if not callable(options.get("cost")):  # a number is J at the first θ only
+        task.options.pop("cost", None)
+    later = _check(replace(task, network=_train(task, steps, rate)))
+    training = f"after {steps} gradient step{'s' * (steps > 1)} of learning rate {rate:g}"
+    return replace(report, after_training=(later,), training=training)
+
+
+def numerical_gradient(
+    network: Network, inputs: ArrayLike, targets: ArrayLike, **settings: Unpack[SettingsOptions]
+) -> Floats:
+    """Return dθ_approx, the central differences of J.
+
+    Parameters
+    ----------
+    network : Network
+    inputs, targets : array_like
+        The batch, in the layout that the network was given in.
+    **settings
+        See `Settings`.
+
+    Returns
+    -------
+    ndarray, shape (N,), float64
+        In the order of θ: `network.order.unpack` gives the blocks. NaN where a sample left a
+        component out.
+    """
+    chosen = Settings.of(**settings)
+    batch = network.batch(inputs, targets)
+    indices, _ = _sample(network, chosen)
+    approximation = _approximate(network, batch, indices, chosen)
+    if approximation.indices is None:
+        return approximation.values
+    dtheta = np.full(network.size, np.nan)
+    dtheta[approximation.indices] = approximation.values
+    return dtheta
+
+
+def _check(task: _Task) -> Report:
+    """Check at one θ."""
+    network, settings, clock = task.network, task.settings, _Clock()
+    with clock.part("reading"):
+        batch = network.batch(task.inputs, task.targets)
+        cost = _cost(task, batch)
+        gradient = read_gradient(network, task.gradients, task.inputs, task.targets)
+        indices, notes = _sample(network, settings)
+    with clock.part("differences"):
+        approximation = _approximate(network, batch, indices, settings)
+    precision = settings.precision or gradient.precision
+    with clock.part("comparison"):
+        judgement = judge(
+            network.order,
+            gradient.vector,
+            approximation,
+            lambda: gradient_rounding(network, batch, precision),
+            settings,
+        )
+    return Report.of(
+        judgement,
+        held_to=_held_to(settings, precision),
+        method=_method_facts(approximation, settings, network.size),
+        cost=cost,
+        network=_network_facts(network, batch),
+        run=RunFacts(versions(), settings.workers, clock.seconds, _command(task)),
+        name=task.options.get("name", ""),
+        notes=(*notes, *gradient.notes, *approximation.notes, *_kink_notes(judgement.whole.kinks)),
+    )
+
+
+def _approximate(
+    network: Network, batch: Batch, indices: Integers | None, settings: Settings
+) -> Approximation:
+    """Prepare the method, run its chunks, put the results together."""
+    prepared = preparation(settings.method)(network, batch, indices, settings)
+    results = parallel.run(prepared, settings, "differences")
+    return prepared.assemble(results)
+
+
+def _sample(network: Network, settings: Settings) -> tuple[Integers | None, tuple[str, ...]]:
+    """Return which components to check, None for all, and what to say about it."""
+    count = settings.sample
+    if count is None:
+        return None, ()
+    if count >= network.size:
+        more = count > network.size
+        note = f"A sample of {count:,} was asked for: all {network.size:,} components are checked."
+        return None, (note,) if more else ()
+    return sampling.sample(network.order, count, settings.seed), ()
+
+
+def _cost(task: _Task, batch: Batch) -> CostFacts:
+    """Return J and its parts, the owner's J beside it where it was given."""
+    theirs = task.options.get("cost")
+    if theirs is None:
+        return _cost_facts(cost_parts(task.network, batch))
+    found = compare_cost(task.network, batch, theirs, (task.inputs, task.targets))
+    return replace(
+        _cost_facts(found.ours),
+        theirs=found.theirs,
+        agrees=found.agrees,
+        explanation=found.explanation,
+    )
+
+
+def _cost_facts(parts: CostParts) -> CostFacts:
+    return CostFacts(total=parts.total, data=parts.data, penalty=parts.penalty)
+
+
+def _held_to(settings: Settings, precision: str) -> HeldTo:
+    """Say what the gradient is held to, and why."""
+    tol = f"{settings.tol:g}"
+    if precision == "float64":
+        reason = f"a relative difference of {tol}, and what rounding in float64 can do"
+    else:
+        reason = (
+            f"a relative difference of {tol}, and what rounding in {precision} can do to each "
+            f"component: it was computed in {precision}, which can't be held to {tol} alone"
+        )
+    return HeldTo(settings.tol, precision, reason)
+
+
+def _method_facts(approximation: Approximation, settings: Settings, size: int) -> MethodFacts:
+    return MethodFacts(
+        name=approximation.method,
+        epsilon=approximation.epsilon,
+        seed=settings.seed,
+        checked=int(np.isfinite(approximation.values).sum()),
+        size=size,
+        sampled=settings.sample is not None,
+        complete=approximation.complete,
+        noise=float(np.max(approximation.noise, initial=0.0)),
+        curvature=approximation.curvature,
+        self_check=approximation.self_check,
+    )
+
+
+def _network_facts(network: Network, batch: Batch) -> NetworkFacts:
+    return NetworkFacts(
+        description=network.describe(),
+        sizes=tuple(network.sizes),
+        activations=tuple(str(a) for a in network.activations),
+        loss=str(network.loss),
+        reduction=network.reduction,
+        l2=network.l2,
+        penalty=PENALTIES[network.penalty],
+        batch=batch.size,
+        precision=network.precision,
+        layout=network.layout,
+        dropout=any(mask is not None for mask in network.masks),
+    )
+
+
+def _kink_notes(kinks: int) -> Iterator[str]:
+    if kinks:
+        crosses = "component crosses" if kinks == 1 else "components cross"
+        yield (
+            f"{kinks:,} {crosses} a kink within ±ε: a value between the one-sided slopes is right."
+        )
+
+
+def _command(task: _Task) -> str:
+    """Return the call that does the check again."""
+    if "command" in task.options:
+        return task.options["command"]
+    given = {
+        k: v for k, v in task.options.items() if isinstance(v, (int, float, str)) and k != "name"
+    }
+    arguments = "".join(f", {name}={value!r}" for name, value in given.items())
+    return f"gradcheck(network, inputs, targets, gradients{arguments})"
+
+
+def _training(options: CheckOptions, gradients: Any) -> int:
+    """Return how many gradient steps to take before the second check."""
+    steps = options.get("train_steps", 0)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise InputError(f"train_steps={steps!r}", "a whole number, 0 or more")
+    if steps and not callable(gradients):
+        raise InputError(
+            f"train_steps={steps} with a gradient of type {type(gradients).__name__}",
+            "a function gradients(network, inputs, targets)",
+            "Arrays are the gradient at one θ only; after a step another one is needed.",
+        )
+    return steps
+
+
+def _train(task: _Task, steps: int, rate: float) -> Network:
+    """Return the network after some gradient steps with the owner's own gradient."""
+    network = task.network
+    for step in range(1, steps + 1):
+        given = task.gradients(network.with_theta(network.theta.copy()), task.inputs, task.targets)
+        gradient: Gradient = read_gradient(network, given, task.inputs, task.targets)
+        theta = _in_precision(network.theta - rate * gradient.vector, network.precision)
+        if not np.isfinite(theta).all():
+            raise InputError(
+                f"θ is no longer finite after step {step} of {steps} at learning_rate={rate:g}",
+                "training that does not diverge",
+                "Use a smaller learning_rate.",
+            )
+        network = network.with_theta(theta)
+    return network
+
+
+def _in_precision(theta: Floats, precision: str) -> Floats:
+    """Return θ as its owner can hold it, so that both sides differentiate at the same place."""
+    if precision not in ("float32", "float16"):
+        return theta
+    with np.errstate(over="ignore"):
+        return theta.astype(precision).astype(np.float64)

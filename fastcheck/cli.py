@@ -1,0 +1,276 @@
+"""The command `fastcheck`: reads options, calls `gradcheck`, prints the report, sets the exit code.
+
+Whatever needs NumPy or numba is imported only once there is something to check, so that `--help`
+is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fastcheck import options
+from fastcheck.errors import InputError
+
+if TYPE_CHECKING:
+    from fastcheck.problem import Problem
+    from fastcheck.report import Report
+
+__all__ = ["main", "run"]
+
+BAD_INPUT, CANNOT_TELL, INTERRUPTED = 2, 3, 130
+EXIT_CODES = {"agree": 0, "wrong": 1, "cannot tell": CANNOT_TELL}
+EPILOG = (
+    "Exit codes: 0 the gradient is right, 1 it is wrong, 2 bad input or usage, 3 cannot tell. "
+    "FASTCHECK_TRACEBACK=1 shows where an unexpected error arose."
+)
+# Small enough to be read: what --write-example writes unless told otherwise.
+WRITTEN_EXAMPLE: dict[str, Any] = {"layers": (64, 16, 10), "batch": 8}
+
+# Typer names only some of the parser's errors; what they have in common is not exported.
+USAGE_ERROR: Any = typer.BadParameter.__base__
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+@app.command(epilog=EPILOG)
+def check(
+    target: options.Target = None,
+    sample: options.Sample = None,
+    seed: options.Seed = 0,
+    epsilon: options.Epsilon = None,
+    tol: options.Tol = None,
+    method: options.Method = None,
+    precision: options.Precision = None,
+    train_steps: options.TrainSteps = None,
+    learning_rate: options.LearningRate = None,
+    layers: options.Layers = None,
+    activation: options.ActivationName = None,
+    loss: options.LossName = None,
+    l2: options.L2 = None,
+    batch: options.BatchSize = None,
+    dtype: options.Dtype = None,
+    plant: options.Plant = None,
+    list_plants: options.ListPlants = False,
+    write_example: options.WriteExample = None,
+    jobs: options.Jobs = None,
+    backend: options.Backend = None,
+    journal: options.Journal = None,
+    json_file: options.Json = None,
+    quiet: options.Quiet = False,
+    version: options.Version = False,
+) -> int:
+    """Is dθ the gradient of J(θ)? Check it with central differences."""
+    if version or list_plants:
+        typer.echo(_version() if version else _plants())
+        return 0
+    example = _given(
+        layers=layers, activation=activation, loss=loss, l2=l2, batch=batch, dtype=dtype
+    )
+    _check_usage(target, {**example, **_given(plant=plant, write_example=write_example)})
+    _check_writable(json_file)
+    if not quiet:
+        _announce_compiling()
+    if write_example is not None:
+        return _write_example(write_example, {**WRITTEN_EXAMPLE, **example, "seed": seed}, plant)
+    settings = _given(
+        sample=sample, epsilon=epsilon, tol=tol, method=method, precision=precision,
+        train_steps=train_steps, learning_rate=learning_rate, jobs=jobs, backend=backend,
+        journal=journal,
+    )  # fmt: skip
+    problem = _problem(target, {**example, "seed": seed}, plant)
+    report = _report(problem, {**settings, "seed": seed, "progress": not quiet})
+    _show(report, quiet=quiet, json_file=json_file)
+    return EXIT_CODES[report.status]
+
+
+def _given(**given: Any) -> dict[str, Any]:
+    """Return the options that were given; the others keep the defaults of those who use them."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _version() -> str:
+    from fastcheck.versions import package_version
+
+    return f"fastcheck {package_version('fastcheck')}"
+
+
+def _plants() -> str:
+    from fastcheck.plants import SLIPS
+
+    width = max(map(len, SLIPS))
+    return "\n".join(f"{slip.name:<{width}}  {slip.sentence}" for slip in SLIPS.values())
+
+
+def _check_usage(target: str | None, example: dict[str, Any]) -> None:
+    if target is not None and example:
+        name = "--" + next(iter(example)).replace("_", "-")
+        raise InputError(
+            f"both TARGET {target!r} and {name}",
+            f"{name} without TARGET: it shapes the example",
+            "Leave one of them out.",
+        )
+
+
+def _check_writable(file: Path | None) -> None:
+    """Refuse a file that can't be written before the work is done, not after."""
+    if file is None or str(file) == "-":
+        return
+    folder = file.parent
+    if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"--json {file}", "a file in a folder that can be written to")
+
+
+def _announce_compiling() -> None:
+    from fastcheck.kernels.compiling import compiled_before
+
+    if not compiled_before():
+        typer.echo(
+            "fastcheck: compiling its kernels, once for this installation (some seconds) …",
+            err=True,
+        )
+
+
+def _example(choices: dict[str, Any]) -> Problem:
+    from fastcheck.problem import Example, make_problem
+
+    sizes = choices.get("layers")
+    if isinstance(sizes, str):
+        choices = {**choices, "layers": _sizes(sizes)}
+    return make_problem(Example(**choices))
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    parts = text.replace(",", "-").replace(" ", "").split("-")
+    if not all(part.isdecimal() and len(part) <= 9 for part in parts):
+        raise InputError(
+            f"--layers {text!r}",
+            "sizes with hyphens between them",
+            "Write 784-512-512-10: inputs, hidden units, outputs.",
+        )
+    return tuple(map(int, parts))
+
+
+def _problem(target: str | None, example: dict[str, Any], plant: str | None) -> Problem:
+    """Return what is to be checked."""
+    if target is not None:
+        from fastcheck.target import find_problem
+
+        return find_problem(target)
+    return _planted(_example(example), plant)
+
+
+def _planted(problem: Problem, bug: str | None) -> Problem:
+    if bug is None:
+        return problem
+    from fastcheck.plants import plant
+
+    batch = problem.network.batch(problem.inputs, problem.targets)
+    gradient = plant(bug, problem.network, batch)
+    name = f"{problem.name}, with a planted bug: {gradient.slip.sentence}"
+    return replace(problem, gradient=gradient, name=name)
+
+
+def _write_example(file: Path, example: dict[str, Any], plant: str | None) -> int:
+    from fastcheck.importers.npz import write_problem
+
+    if file.suffix != ".npz":
+        raise InputError(
+            f"--write-example {file}", "a name that ends in .npz", f"Write {file}.npz."
+        )
+    if file.exists():
+        raise InputError(
+            f"--write-example {file}, which exists", "a new file", "Take another name."
+        )
+    write_problem(file, _planted(_example(example), plant))
+    typer.echo(f"Wrote {file}. Check it with: fastcheck {shlex.quote(str(file))}")
+    return 0
+
+
+def _report(problem: Problem, settings: dict[str, Any]) -> Report:
+    from fastcheck.check import gradcheck
+
+    return gradcheck(
+        problem.network,
+        problem.inputs,
+        problem.targets,
+        problem.gradient,
+        cost=problem.cost,
+        name=problem.name,
+        command=shlex.join(["fastcheck", *sys.argv[1:]]),
+        **settings,
+    )
+
+
+def _show(report: Report, *, quiet: bool, json_file: Path | None) -> None:
+    """Print the report, and write it as JSON where that was asked for."""
+    if json_file is not None and str(json_file) == "-":
+        typer.echo(report.to_json())
+        return
+    if json_file is not None:
+        _write(json_file, report.to_json() + "\n")
+    if quiet:
+        from fastcheck.report.words import HEADLINES, verdict_sentence
+
+        typer.echo(f"{HEADLINES[report.status]}: {verdict_sentence(report)}")
+        return
+    terminal = sys.stdout.isatty()
+    width = os.get_terminal_size(sys.stdout.fileno()).columns if terminal else 80
+    color = terminal and not os.environ.get("NO_COLOR")
+    typer.echo(report.to_text(width=max(width, 60), color=color), nl=False, color=color)
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(file)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise InputError(f"{file} can't be written ({error.strerror})", "another file") from None
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code; whatever goes wrong is one line on stderr."""
+    command = typer.main.get_command(app)
+    try:
+        return int(command.main(list(arguments), prog_name="fastcheck", standalone_mode=False) or 0)
+    except InputError as error:
+        return _fail(str(error))
+    except USAGE_ERROR as error:
+        return _fail(f"{error.format_message()} See fastcheck --help.")
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("FASTCHECK_TRACEBACK"):
+            raise
+        from fastcheck.methods.self_check import SelfCheckError
+        from fastcheck.target import failure
+
+        return _fail(
+            failure(error), CANNOT_TELL if isinstance(error, SelfCheckError) else BAD_INPUT
+        )
+
+
+def _fail(message: str, code: int = BAD_INPUT) -> int:
+    sys.stderr.write(f"fastcheck: {' '.join(message.split())}\n")
+    return code
+
+
+def main() -> None:
+    """Run the command with the process's arguments, and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that has no ✓ gets a ? for it
+            stream.reconfigure(errors="replace")
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,234 @@
+"""How exactly activations and losses are evaluated when every operation rounds.
+
+Errors are given in units of the unit roundoff u: the absolute error of a value is `u · error`. They
+follow the formulas that backward passes use (`1 − a²` for tanh, `½z(1 + erf(z/√2))` for GELU, …),
+which cancel where the tables of `kernels/` do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from fastcheck.arithmetic import MEAN_SQUARE
+from fastcheck.kernels.activations import SELU_ALPHA, SELU_SCALE
+from fastcheck.network import BoundActivation, BoundLoss
+
+__all__ = [
+    "OutputGradient",
+    "evaluation_errors",
+    "output_gradient",
+    "slope",
+    "slope_spread",
+    "undecided",
+]
+
+Floats = NDArray[np.float64]
+Errors = tuple[Floats, Floats]
+
+STEP = 1e-4  # of the differences that stand for a derivative which no table has
+
+
+def _saturating(Z: Floats, A: Floats, p: float) -> Errors:
+    """`1 − a²` and `a(1 − a)`: the slope has the absolute error of a."""
+    return np.abs(A), np.abs(A)
+
+
+def _exponential(Z: Floats, A: Floats, p: float) -> Errors:
+    """`p(e^z − 1)`, whose slope is `a + p`: absolute errors near p below zero."""
+    return np.where(Z > 0, np.abs(A), p), np.where(Z > 0, 0.0, p)
+
+
+def _gaussian(Z: Floats, A: Floats, p: float) -> Errors:
+    """`½z(1 + erf)` and its slope, a cdf from `1 + erf` and a density."""
+    size = np.minimum(np.abs(Z), 12.0)  # beyond, 1 + erf is exact
+    return 0.5 * np.abs(Z), 0.5 + size * (1.0 + size * size) * 0.4 * np.exp(-0.5 * size * size)
+
+
+def _gated_tanh(Z: Floats, A: Floats, p: float) -> Errors:
+    """`½z(1 + tanh v)`, v a cubic of z; in its slope `1 − tanh²` meets z·v'."""
+    size = np.minimum(np.abs(Z), 8.0)
+    decay = np.exp(-np.maximum(1.6 * size + 0.0714 * size**3 - 17.0, 0.0))  # tanh is 1 from there
+    return 0.5 * np.abs(Z), 0.5 + size * (0.4 + 0.054 * size * size) * decay
+
+
+def _gated(Z: Floats, A: Floats, p: float) -> Errors:
+    """`z·σ(z)` and its like: in the slope z meets `1 − σ`."""
+    gate = special.expit(Z)
+    return np.abs(A), gate * (1.0 + np.minimum(np.abs(Z), 40.0))
+
+
+def _rational(Z: Floats, A: Floats, p: float) -> Errors:
+    return np.abs(A), 1.0 / (1.0 + np.abs(Z))
+
+
+def _softplus(Z: Floats, A: Floats, p: float) -> Errors:
+    return np.abs(A), special.expit(Z)
+
+
+def _scaled(Z: Floats, A: Floats, p: float) -> Errors:
+    """Piecewise linear: a product with a constant, and the constant's own rounding."""
+    return np.abs(A), np.zeros_like(A)
+
+
+# What an activation's value and slope may miss; an entry that is not here is taken as unknown.
+EVALUATION: dict[str, Callable[[Floats, Floats, float], Errors]] = {
+    "identity": _scaled, "relu": _scaled, "leaky_relu": _scaled,
+    "hardtanh": _scaled, "relu6": _scaled,
+    "elu": _exponential,
+    "selu": lambda Z, A, p: _exponential(Z, A, SELU_SCALE * SELU_ALPHA),
+    "softplus": _softplus, "sigmoid": _saturating, "tanh": _saturating,
+    "silu": _gated, "mish": _gated, "gelu": _gaussian, "gelu_tanh": _gated_tanh,
+    "softsign": _rational,
+}  # fmt: skip
+EXACT = frozenset({"identity", "relu", "hardtanh", "relu6"})
+
+
+def _map(function: Callable[..., Any], *arrays: Floats) -> Floats:
+    """Apply a scalar function of the user's to every element."""
+    inner = getattr(function, "py_func", function)
+    values = [float(inner(*map(float, row))) for row in zip(*(a.flat for a in arrays), strict=True)]
+    return np.array(values).reshape(arrays[0].shape)
+
+
+def slope(activation: BoundActivation, Z: Floats) -> Floats:
+    """Return φ'(Z); for the user's own activation by a difference of its values."""
+    if activation.entry is not None:
+        return activation.entry.derivative(Z, activation.parameter)
+    assert activation.function is not None
+    above, below = (_map(activation.function, Z + step) for step in (STEP, -STEP))
+    return (above - below) / (2.0 * STEP)
+
+
+def evaluation_errors(
+    activation: BoundActivation, Z: Floats, A: Floats, slopes: Floats
+) -> Errors | None:
+    """Return the errors of φ(Z) = A and of its slope in units of u; None where both are exact."""
+    if activation.entry is None or activation.name not in EVALUATION:
+        return np.abs(A) + np.abs(Z * slopes), np.abs(slopes) + np.max(np.abs(slopes), initial=0.0)
+    if activation.name in EXACT:
+        return None
+    return EVALUATION[activation.name](Z, A, activation.parameter)
+
+
+# Where |z − kink| is t·σ_z, the unit is on the other side with a chance of about exp(−t²/2)/2. The
+# chance is never taken below these, so that single rare crossings are covered too.
+LEAST_CHANCE = ((4.0, 0.04), (6.0, 0.01))
+
+
+def undecided(activation: BoundActivation, Z: Floats, deviation: Floats) -> Floats:
+    """Return the variance of φ'(Z) that comes of units within 6σ_z of a kink."""
+    total = np.zeros_like(Z)
+    for kink, jump in _slope_jumps(activation):
+        distance = np.abs(Z - kink)
+        near = np.nonzero(distance <= LEAST_CHANCE[-1][0] * deviation)
+        if near[0].size == 0:
+            continue
+        sigma = deviation[near]
+        t = np.divide(distance[near], sigma, out=np.full_like(sigma, np.inf), where=sigma > 0.0)
+        chance = 0.5 * np.exp(-0.5 * t * t)
+        for reach, least in LEAST_CHANCE:
+            chance = np.where(t <= reach, np.maximum(chance, least), chance)
+        total[near] += jump**2 * chance
+    return total
+
+
+def _slope_jumps(activation: BoundActivation) -> list[tuple[float, float]]:
+    """Return where φ' jumps, and by how much."""
+    if activation.entry is None:
+        return []
+    jumps = []
+    for kink in activation.kinks:
+        sides = np.array([kink - 1e-9, kink + 1e-9])
+        low, high = activation.entry.derivative(sides, activation.parameter)
+        if abs(high - low) > 1e-6:
+            jumps.append((kink, float(abs(high - low))))
+    return jumps
+
+
+def slope_spread(
+    activation: BoundActivation, Z: Floats, slopes: Floats, deviation: Floats
+) -> Floats:
+    """Return the standard deviation of φ'(Z) that comes of Z's: a secant over σ_z, or a tangent.
+
+    The secant stays on Z's side of 0, where the kinks of the curved activations are.
+    """
+    if activation.entry is not None and activation.entry.piecewise_linear:
+        return np.zeros_like(Z)
+    step = np.copysign(np.maximum(deviation, STEP), Z)
+    step = np.where(np.abs(step) < np.abs(Z), -step, step)
+    secant = (slope(activation, Z + step) - slopes) / np.abs(step)
+    return np.asarray(np.abs(secant) * deviation)
+
+
+@dataclass(frozen=True)
+class OutputGradient:
+    """∂ℓ/∂a of the outputs, what rounding does to it, and the diagonal of the Hessian.
+
+    Attributes
+    ----------
+    value : ndarray, shape (m, K)
+    moved : ndarray, shape (m, K)
+        Variance that comes of the outputs' own, in units of u².
+    evaluated : ndarray, shape (m, K)
+        Variance that comes of the evaluation, in units of u².
+    curvature : ndarray, shape (m, K)
+        ∂²ℓ/∂a².
+    """
+
+    value: Floats
+    moved: Floats
+    evaluated: Floats
+    curvature: Floats
+
+
+def output_gradient(
+    loss: BoundLoss, A: Floats, T: Floats, variance: Floats, u: float
+) -> OutputGradient:
+    """Return ∂ℓ/∂a for outputs A of a given variance (in units of u²)."""
+    if loss.entry is None:
+        return _custom_gradient(loss, A, T, variance)
+    value = loss.entry.output_gradient(A, T, loss.parameter)
+    if loss.name == "softmax_cross_entropy":
+        return _softmax_gradient(value, A, T, variance, u)
+    if loss.name == "sigmoid_cross_entropy":
+        chance = special.expit(A)
+        curvature = chance * special.expit(-A)
+        evaluated = MEAN_SQUARE * (2.0 * chance**2 + value**2)
+        moved = np.minimum(curvature**2 * variance, 1.0 / u**2)
+        return OutputGradient(value, moved, evaluated, curvature)
+    curvature = np.full_like(A, 2.0 / A.shape[1] if loss.name == "mean_squared_error" else 1.0)
+    if loss.name == "huber":
+        reach = 6.0 * u * np.sqrt(variance)
+        curvature[np.abs(A - T) > loss.parameter + reach] = 0.0
+    evaluated = 2.0 * MEAN_SQUARE * value**2
+    return OutputGradient(value, curvature**2 * variance, evaluated, curvature)
+
+
+def _softmax_gradient(
+    value: Floats, A: Floats, T: Floats, variance: Floats, u: float
+) -> OutputGradient:
+    """Softmax: dp_k = p_k (dz_k − Σ p_j dz_j); evaluated as a quotient or as e^log p."""
+    mass = T.sum(axis=1, keepdims=True)
+    log_p = special.log_softmax(A, axis=1)
+    p = np.exp(log_p)
+    common = (p**2 * variance).sum(axis=1, keepdims=True)
+    moved = p**2 * (np.maximum(1.0 - 2.0 * p, 0.0) * variance + common)
+    moved = mass**2 * np.minimum(moved, 1.0 / u**2)
+    evaluated = MEAN_SQUARE * (mass**2 * p**2 * (3.0 + log_p**2) + value**2)
+    return OutputGradient(value, moved, evaluated, mass * p * (1.0 - p))
+
+
+def _custom_gradient(loss: BoundLoss, A: Floats, T: Floats, variance: Floats) -> OutputGradient:
+    """Take slope and curvature from differences of the user's own loss."""
+    assert loss.function is not None
+    below, here, above = (_map(loss.function, A + d, T) for d in (-STEP, 0.0, STEP))
+    value = (above - below) / (2.0 * STEP)
+    curvature = (above - 2.0 * here + below) / STEP**2
+    evaluated = MEAN_SQUARE * (3.0 * value**2 + (curvature * A) ** 2)
+    return OutputGradient(value, curvature**2 * variance, evaluated, curvature)

@@ -1,0 +1,287 @@
+"""From a wrong gradient to the likely bug: where it sits, what it is, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.approximation import Approximation
+from fastcheck.comparison import norm
+from fastcheck.errors import InputError
+from fastcheck.mending import mended
+from fastcheck.network import Batch, Network
+from fastcheck.peeling import Hypothesis, peel
+from fastcheck.reenact import Found, Scene
+from fastcheck.slips import SLIPS
+from fastcheck.theta import Block
+from fastcheck.verdict import Judgement
+
+__all__ = ["Diagnosis", "Finding", "diagnose"]
+
+Floats = NDArray[np.float64]
+
+CLEAR = 0.999  # a share of the error that counts as all of it
+UNKNOWN = "no slip that I know explains this"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One slip.
+
+    Attributes
+    ----------
+    slip : str
+        Its name in the table, `unknown` where none explains the error.
+    layers : tuple of int
+        Where it was made, from the output to the input; empty for what concerns everything.
+    blocks : tuple of str
+        The blocks that it makes wrong by itself (`dW2`).
+    sentence : str
+        What is wrong, in one sentence.
+    value : str
+        What a fit found: a factor, the samples, the other activation.
+    course, rows : str
+        How the line of code should be, in the course's notation and in row notation; "" where no
+        single line holds the slip.
+    explained : float
+        The share of the error in its blocks that is explained, 0 to 1.
+    remains : float
+        The relative difference that is left there.
+    consequences : tuple of str
+        The blocks that are wrong only because of it.
+    equal : tuple of str
+        What else would give the same gradient on this network.
+    """
+
+    slip: str
+    layers: tuple[int, ...]
+    blocks: tuple[str, ...]
+    sentence: str
+    value: str = ""
+    course: str = ""
+    rows: str = ""
+    explained: float = 0.0
+    remains: float = 0.0
+    consequences: tuple[str, ...] = ()
+    equal: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with a gradient.
+
+    Attributes
+    ----------
+    findings : tuple of Finding
+        The one nearest the output first.
+    explained : float
+        The share of the wrong blocks' error that the known slips among them explain, 0 to 1.
+    unexplained : str
+        The pattern of what no slip explains, "" for nothing.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    explained: float = 0.0
+    unexplained: str = ""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One sentence for each finding, with its consequences, and what remains."""
+        lines = [_full_sentence(finding) for finding in self.findings]
+        return (*lines, self.unexplained) if self.unexplained else tuple(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Diagnosis:
+        """Make it from what `to_json` gave, tuples having become lists or not."""
+        findings = [
+            Finding(**{k: tuple(v) if isinstance(v, list) else v for k, v in finding.items()})
+            for finding in data["findings"]
+        ]
+        return cls(tuple(findings), data["explained"], data["unexplained"])
+
+
+def _full_sentence(finding: Finding) -> str:
+    text = finding.sentence[0].upper() + finding.sentence[1:] if finding.sentence[0] != "d" else finding.sentence
+    if finding.consequences:
+        many = len(finding.consequences) > 1
+        names = _listed(finding.consequences)
+        text += f"; {names} {'are' if many else 'is'} wrong only because of it"
+    return text + "."
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def diagnose(  # noqa: PLR0913, PLR0917
+    network: Network,
+    batch: Batch,
+    gradient: Floats,
+    approximation: Approximation,
+    judgement: Judgement,
+    precision: str,
+) -> Diagnosis:
+    """Say what is wrong with a gradient.
+
+    Parameters
+    ----------
+    network, batch : Network, Batch
+    gradient : ndarray, shape (N,), float64
+        What is being checked.
+    approximation : Approximation
+        Of all components or of a sample.
+    judgement : Judgement
+        Nothing is looked for unless its status is `wrong`.
+    precision : str
+        Of the gradient.
+
+    Returns
+    -------
+    Diagnosis
+        Empty for a gradient that is not wrong.
+    """
+    if judgement.status != "wrong":
+        return Diagnosis()
+    scene = Scene(network, batch, precision)
+    with np.errstate(all="ignore"):
+        try:
+            doubts = _doubts(scene, approximation)
+            best = peel(scene, gradient)
+        except (InputError, np.linalg.LinAlgError, MemoryError) as error:
+            return Diagnosis(unexplained=f"{UNKNOWN}: {error}")
+        return _diagnosis(scene, gradient, best, doubts)
+
+
+def _doubts(scene: Scene, approximation: Approximation) -> str:
+    """Say where the reference backward pass itself is not what central differences give."""
+    values, right = approximation.values, scene.right
+    if approximation.indices is not None:
+        right = right[approximation.indices]
+    finite = np.isfinite(values)
+    finite[approximation.kinks.positions] = False
+    error = norm(np.where(finite, values - right, 0.0))
+    noise = norm(np.broadcast_to(np.asarray(approximation.noise, float), values.shape).copy())
+    size = norm(np.where(finite, right, 0.0))
+    if error <= 1e-4 * size + 8.0 * noise:
+        return ""
+    return "the reference backward pass does not agree with the central differences here (is ε too large?)"
+
+
+def _diagnosis(scene: Scene, gradient: Floats, best: Hypothesis, doubts: str) -> Diagnosis:
+    """Group what was found, and say how much it explains."""
+    found = best.sight.found + best.found
+    wrong = _wrong_blocks(scene, gradient)
+    if not found or doubts:
+        what = doubts or f"{UNKNOWN}: the gradient is that of a right backward pass"
+        return Diagnosis(unexplained=what)
+    groups: dict[tuple[str, str, str], list[Found]] = {}
+    for one in found:
+        value = "" if one.slip == "unknown" else one.value
+        groups.setdefault((*((one.slip, value)), "delta" if one.place == "delta" else ""), []).append(one)
+    known = [f for f in found if f.slip != "unknown"]
+    unknown = [f for f in found if f.slip == "unknown"]
+    own = {name for f in found for name in _own_blocks(scene, f)}
+    findings = [
+        _finding(scene, gradient, members, wrong, own, unknown) for members in groups.values()
+        if members[0].slip != "unknown"
+    ]  # fmt: skip
+    unexplained = ""
+    if unknown:
+        unexplained = f"{UNKNOWN}: " + "; ".join(f.value for f in unknown)
+    if unknown and not known:
+        findings.append(_finding(scene, gradient, unknown, wrong, own, unknown))
+    left = {name for f in unknown for name in _own_blocks(scene, f)}
+    return Diagnosis(tuple(_merged(findings)), _explained(scene, gradient, wrong, left), unexplained)
+
+
+def _merged(findings: list[Finding]) -> list[Finding]:
+    return findings
+
+
+def _wrong_blocks(scene: Scene, gradient: Floats) -> list[Block]:
+    """Return the blocks that are wrong, from the output to the input."""
+    blocks = []
+    for block in reversed(scene.network.order.blocks):
+        u, p = gradient[block.slice], scene.right[block.slice]
+        if norm(u - p) > 1e-8 * (norm(u) + norm(p)):
+            blocks.append(block)
+    return blocks
+
+
+def _own_blocks(scene: Scene, found: Found) -> list[str]:
+    """Return the blocks that a slip is made in."""
+    order = scene.network.order
+    if found.place == "whole":
+        return [b.gradient_name for b in order.blocks]
+    weights, biases = order.weights(found.layer), order.biases(found.layer)
+    blocks = [weights] if found.place == "W" else [biases] if found.place == "b" else [weights, biases]
+    return [b.gradient_name for b in blocks if b is not None]
+
+
+def _finding(  # noqa: PLR0913, PLR0917
+    scene: Scene, gradient: Floats, members: list[Found], wrong: list[Block], own: set[str],
+    unknown: list[Found],
+) -> Finding:
+    """Put one slip, in all layers where it was made, into words."""
+    first, slip = members[0], SLIPS[members[0].slip]
+    layers = tuple(dict.fromkeys(f.layer for f in members if f.layer))
+    wrong_names = {b.gradient_name: b for b in wrong}
+    blocks = tuple(n for n in dict.fromkeys(n for f in members for n in _own_blocks(scene, f)) if n in wrong_names)
+    consequences: tuple[str, ...] = ()
+    if any(f.place == "delta" for f in members) and layers:
+        consequences = tuple(
+            b.gradient_name for b in wrong
+            if b.layer < max(layers) and b.gradient_name not in own and b.gradient_name not in blocks
+        )  # fmt: skip
+    course, rows = mended(scene.network, first.layer, slip.line) if first.layer else ("", "")
+    solved = first.slip != "unknown" and not unknown
+    left = 1e-9 if solved else 0.0
+    error = sum(norm(gradient[wrong_names[n].slice] - scene.right[wrong_names[n].slice]) for n in blocks)
+    size = sum(norm(gradient[wrong_names[n].slice]) + norm(scene.right[wrong_names[n].slice]) for n in blocks)
+    known = first.slip != "unknown"
+    return Finding(
+        slip=first.slip, layers=layers, blocks=blocks,
+        sentence=_sentence(scene, members), value=first.value,
+        course=course, rows=rows,
+        explained=1.0 if known else 0.0, remains=left if known else error / max(size, 1e-300),
+        consequences=consequences,
+        equal=tuple(dict.fromkeys(t for f in members for t in f.equal)),
+    )  # fmt: skip
+
+
+def _sentence(scene: Scene, members: list[Found]) -> str:
+    """Say what is wrong, and in which layers."""
+    first = members[0]
+    text = SLIPS[first.slip].sentence
+    if first.slip == "unknown":
+        return f"{UNKNOWN}: " + "; ".join(f.value for f in members)
+    layers = list(dict.fromkeys(f.layer for f in members if f.layer))
+    value = first.value.replace("{", "(").replace("}", ")")
+    if len(layers) < 2:
+        layer = first.layer
+        plain = text if layer > 1 else text.replace("A{k}", "X")
+        return plain.format(l=layer, k=layer - 1, n=layer + 1, value=value)
+    plain = text.format(l="_l", k="_{l-1}", n="_{l+1}", value=value)
+    named = "in every layer" if len(layers) == scene.network.depth else (
+        "in layers " + _listed([str(layer) for layer in layers])
+    )  # fmt: skip
+    return f"{named}, {plain}"
+
+
+def _explained(scene: Scene, gradient: Floats, wrong: list[Block], left: set[str]) -> float:
+    """Return the share of the error that lies in blocks which a known slip explains."""
+    total = [norm(gradient[b.slice] - scene.right[b.slice]) for b in wrong]
+    unexplained = [e for e, b in zip(total, wrong, strict=True) if b.gradient_name in left]
+    if not total or norm(np.array(total)) == 0.0:
+        return 0.0
+    return 1.0 - (norm(np.array(unexplained)) / norm(np.array(total))) ** 2

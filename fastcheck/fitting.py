@@ -1,0 +1,284 @@
+"""Fits of one array to another: factors with their names, wrong rows, weights of the samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.door import UNIT_ROUNDOFF
+from fastcheck.network import Network
+
+__all__ = [
+    "Factor",
+    "Overlay",
+    "agreeing",
+    "factor_of",
+    "fraction",
+    "lower_precision_of",
+    "overlay",
+    "ratio",
+    "sample_weights",
+    "weights_text",
+]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Floor = Floats | float
+
+INFORMATIVE = 3.0  # times the floor: what is smaller matches anything
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor, what it is called, and what else it might be called here.
+
+    Attributes
+    ----------
+    value : float
+    text : str
+        `m = 64`, `½` or `0.3127`.
+    named : bool
+        Whether it is a number that slips are known for.
+    others : tuple of str
+        Other names of the same number.
+    """
+
+    value: float
+    text: str
+    named: bool
+    others: tuple[str, ...] = ()
+
+
+def factor_of(value: float, network: Network, layer: int, m: int, slack: float = 1e-6) -> Factor:
+    """Name a factor.
+
+    Parameters
+    ----------
+    value : float
+    network : Network
+    layer, m : int
+        Whose sizes it may come from.
+    slack : float
+        Relative.
+    """
+    names = [text for text, number in _known(network, layer, m) if _near(value, number, slack)]
+    if names:
+        return Factor(value, names[0], True, tuple(names[1:]))
+    return Factor(value, f"{value:.4g}", False)
+
+
+def _near(value: float, number: float, slack: float) -> bool:
+    return abs(value - number) <= slack * abs(number)
+
+
+def _known(network: Network, layer: int, m: int) -> Iterator[tuple[str, float]]:
+    """Yield the numbers that slips multiply by, the most usual first."""
+    yield from (("0", 0.0), ("2", 2.0), ("½", 0.5), ("−1", -1.0))
+    sizes = network.sizes
+    numbers = [("m", m), (f"n{layer}", sizes[layer]), (f"n{layer - 1}", sizes[layer - 1])]
+    numbers.append(("the number of outputs", sizes[-1]))
+    for name, n in numbers:
+        if n > 1:
+            yield f"{name} = {n}", float(n)
+            yield f"1/{name} = 1/{n}", 1.0 / n
+            yield f"−{name} = −{n}", -float(n)
+            yield f"−1/{name} = −1/{n}", -1.0 / n
+            yield f"2·{name} = {2 * n}", 2.0 * n
+            yield f"2/{name} = 2/{n}", 2.0 / n
+    if m > 1:
+        yield f"m/(m − 1) = {m}/{m - 1}", m / (m - 1)
+        yield f"(m − 1)/m = {m - 1}/{m}", (m - 1) / m
+        yield f"1/m² = 1/{m * m}", 1.0 / (m * m)
+    for number in (3.0, 4.0, 10.0, 100.0, 1000.0):
+        yield f"{number:g}", number
+        yield f"1/{number:g}", 1.0 / number
+        yield f"−{number:g}", -number
+    yield "−½", -0.5
+    yield "−2", -2.0
+    if network.l2:
+        yield f"λ = {network.l2:g}", network.l2
+    for mask in network.masks or ():
+        if mask is not None and mask.max(initial=0.0) > 0:
+            scale = float(mask.max())
+            yield f"1/keep_prob = {scale:.4g}", scale
+            yield f"keep_prob = {1 / scale:.4g}", 1.0 / scale
+
+
+def agreeing(u: Floats, p: Floats, floor: Floor, rtol: float) -> Flags:
+    """Return where |u − p| ≤ rtol·(|u| + |p|) + floor."""
+    return np.asarray(np.abs(u - p) <= rtol * (np.abs(u) + np.abs(p)) + floor)
+
+
+def fraction(u: Floats, p: Floats, floor: Floor, rtol: float) -> float:
+    """Return the share of the components with anything to say that agree."""
+    telling = np.maximum(np.abs(u), np.abs(p)) > INFORMATIVE * np.asarray(floor)
+    count = int(np.count_nonzero(telling))
+    if count == 0:
+        return 1.0
+    return float(np.count_nonzero(agreeing(u, p, floor, rtol) & telling)) / count
+
+
+def ratio(u: Floats, p: Floats, floor: Floor) -> float:
+    """Return the factor from p to u that most components share; NaN where there is none."""
+    size = np.abs(p)
+    telling = (size > 30.0 * np.asarray(floor)) & (size > 1e-3 * size.max(initial=0.0))
+    if not telling.any():
+        return math.nan
+    quotients = np.sort(u[telling] / p[telling])
+    middle = float(quotients[quotients.size // 2])
+    close = np.abs(u - middle * p) <= 1e-3 * np.abs(u) + np.asarray(floor)
+    close &= telling
+    if not close.any():
+        return middle
+    chosen = p[close]
+    return float(u[close] @ chosen / (chosen @ chosen))
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Few rows, columns or entries of a block that are wrong while the rest is right.
+
+    Attributes
+    ----------
+    kind : str
+        `rows`, `columns` or `entries`.
+    places : tuple
+        Row numbers, column numbers or (row, column).
+    factor : float
+        What most of them are multiplied by; NaN where there is no common factor.
+    """
+
+    kind: str
+    places: tuple[tuple[int, ...], ...]
+    factor: float
+
+
+def overlay(u: Floats, p: Floats, floor: Floor, rtol: float) -> Overlay | None:
+    """Return which few rows, columns or entries of u are not p's, None where too many are.
+
+    Parameters
+    ----------
+    u, p : ndarray, shape (rows, columns) or (n,)
+    floor : float or ndarray of that shape
+    rtol : float
+    """
+    bad = ~agreeing(u, p, floor, rtol)
+    count = int(np.count_nonzero(bad))
+    if count == 0:
+        return None
+    telling = np.maximum(np.abs(u), np.abs(p)) > INFORMATIVE * np.asarray(floor)
+    factor = _shared(u[bad], p[bad])
+    if u.ndim == 2 and count > 1:
+        for axis, kind in ((0, "rows"), (1, "columns")):
+            lines = np.flatnonzero(bad.any(axis=1 - axis))
+            within = np.take(telling, lines, axis=axis)
+            alive = int(np.count_nonzero(telling.any(axis=1 - axis)))
+            full = count >= 0.7 * np.count_nonzero(within)
+            if full and 2 * lines.size <= alive and (lines.size == 1 or within.shape[1 - axis] > 1):
+                return Overlay(kind, tuple((int(i),) for i in lines), factor)
+    if count <= max(1, min(64, int(np.count_nonzero(telling)) // 3)):
+        places = tuple(tuple(int(i) for i in place) for place in np.argwhere(bad))
+        return Overlay("entries", places, factor)
+    return None
+
+
+def _shared(u: Floats, p: Floats) -> float:
+    """Return the factor that all share, NaN where they don't."""
+    if not np.any(u):
+        return 0.0
+    alive = p != 0
+    if not alive.any() or np.any(u[~alive]):
+        return math.nan
+    quotients = u[alive] / p[alive]
+    middle = float(np.median(quotients))
+    return middle if np.all(np.abs(quotients - middle) <= 1e-5 * abs(middle)) else math.nan
+
+
+def sample_weights(
+    u: Floats, dZ: Floats, A: Floats | None, generator: np.random.Generator
+) -> Floats | None:
+    """Return w with u ≈ Σ_s w_s dZ_s ⊗ A_s, None where u has too few components to tell.
+
+    Parameters
+    ----------
+    u : ndarray, shape (n_l, n_{l-1}), or (n_l,) without A
+    dZ : ndarray, shape (m, n_l)
+    A : ndarray, shape (m, n_{l-1}), or None
+    generator : Generator
+        Draws the components to fit on.
+    """
+    m = dZ.shape[0]
+    if u.size < 1.3 * m or m > 4096:
+        return None
+    alive = np.flatnonzero((u != 0).ravel())
+    if alive.size < 1.3 * m:
+        return None
+    places = generator.choice(alive, min(alive.size, 3 * m + 40), replace=False)
+    rows, columns = (places, None) if A is None else np.divmod(places, u.shape[1])
+    M = dZ[:, rows].T if A is None or columns is None else (dZ[:, rows] * A[:, columns]).T
+    size = np.linalg.norm(M, axis=0)
+    used = size > 1e-12 * size.max(initial=0.0)
+    if not used.any():
+        return None
+    weights = np.ones(m)
+    solved, _, rank, spectrum = np.linalg.lstsq(M[:, used] / size[used], u.ravel()[places], rcond=None)
+    if rank < used.sum() or spectrum[-1] < 1e-8 * spectrum[0]:
+        return None
+    weights[used] = solved / size[used]
+    near = np.round(2.0 * weights) / 2.0
+    close = np.abs(weights - near) < 1e-6
+    weights[close] = near[close]
+    return weights
+
+
+def weights_text(weights: Floats) -> tuple[str, bool]:
+    """Say what weights of samples mean, and whether it is a usual thing."""
+    m = weights.size
+    values, counts = np.unique(np.round(weights, 7), return_counts=True)
+    if values.size > 3:
+        return f"each sample has a weight of its own, from {weights.min():.3g} to {weights.max():.3g}", False
+    usual = float(values[counts.argmax()])
+    if usual == 0.0 and values.size == 2:  # more are left out than kept
+        usual = float(values[values != 0.0][0])
+    parts = []
+    for value in values[values != usual]:
+        which = np.flatnonzero(np.abs(weights - value) < 1e-6)
+        says = "left out" if value == 0.0 else f"counted {value:.4g} times"
+        parts.append(f"{_listed(which, m)} {says}")
+    if abs(usual - 1.0) > 1e-6:
+        parts.append(f"the others counted {usual:.4g} times")
+    return ", ".join(parts), True
+
+
+def _listed(which: NDArray[np.int64], m: int) -> str:
+    """`the last sample`, `samples 3, 7` or `samples 32 to 63`."""
+    if which.size == 1:
+        place = {0: "the first sample", m - 1: "the last sample"}.get(int(which[0]))
+        return place or f"sample {which[0]}"
+    if which.size == which[-1] - which[0] + 1:
+        return f"samples {which[0]} to {which[-1]}"
+    shown = ", ".join(map(str, which[:6]))
+    return f"samples {shown}" + (f" and {which.size - 6} more" if which.size > 6 else "")
+
+
+def lower_precision_of(values: Floats, precision: str) -> str | None:
+    """Return the coarsest precision below `precision` that holds all the values, None for none."""
+    alive = values[values != 0]
+    if alive.size < 3 or np.unique(np.abs(alive[:100])).size < 3:
+        return None
+    for name in ("bfloat16", "float16", "float32"):
+        if UNIT_ROUNDOFF[name] <= UNIT_ROUNDOFF[precision]:
+            continue
+        if name == "bfloat16":
+            narrow = alive.astype(np.float32)
+            held = bool(np.all(narrow == alive)) and not np.any(narrow.view(np.uint32) & 0xFFFF)
+        else:
+            with np.errstate(over="ignore"):
+                held = bool(np.all(alive.astype(name) == alive))
+        if held:
+            return name
+    return None

@@ -1,0 +1,1 @@
+"""From files and from other programs' objects to a network, a batch and its gradient."""

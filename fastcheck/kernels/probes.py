@@ -1,0 +1,448 @@
+"""Probes whose changes stay linear up to the outputs: the work of the unit method.
+
+Per sample, the weights between the active units of two layers are gathered once and multiply the
+changes of the probes of all layers below, one BLAS product each. What a kink could spoil is found
+by a bound, and looked at only where the bound can't exclude it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.kernels.compiling import array_kernel, inlined_kernel, scalar_kernel
+from fastcheck.kernels.forward import NetworkArrays
+from fastcheck.kernels.losses import loss_growth
+from fastcheck.kernels.propagation import UNCROSSED, loss_crossings, outputs_change, row_of
+
+__all__ = ["linear_probes"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# How much farther than the linear reach a kink is looked for: what a smooth layer on the way can
+# bend a change of h ≤ 1e-2 by, with room.
+MARGIN = 1.05
+
+
+class Flight(NamedTuple):
+    """The probes on their way through one sample.
+
+    Attributes
+    ----------
+    counts, starts : ndarray, shape (L,) and (L + 1,), int64
+        How many probes of each layer there are, and where their changes start in the workspace.
+    firsts, sources : ndarray, shape (L + 1,) and (Σ n_l,), int64
+        Where each layer's units start; and the units probed, from there on.
+    squares : ndarray, shape (max n,), float64
+        Overwritten.
+    work : ndarray, shape (3, ·), float64
+        The changes before and behind a layer, in turn, and the weights between active units.
+    """
+
+    counts: Integers
+    starts: Integers
+    firsts: Integers
+    sources: Integers
+    squares: Floats
+    work: Floats
+
+
+@scalar_kernel
+def _changes(flight: Flight, k: int, l: int, units: int) -> Floats:
+    """The changes of layer l's probes at layer k, (units, probes)."""
+    start, count = flight.starts[l], flight.counts[l]
+    return flight.work[k % 2, start : start + units * count].reshape((units, count))
+
+
+@scalar_kernel
+def _probed(flight: Flight, l: int) -> Integers:
+    """Which units of layer l are probed."""
+    first = flight.firsts[l]
+    return flight.sources[first : first + flight.counts[l]]
+
+
+@scalar_kernel
+def _gather(W: Floats, rows: Integers, columns: Integers, gains: Floats, out: Floats) -> None:
+    """out[j, i] = W[rows[j], columns[i]] · gains[i]: the weights that the active units use."""
+    whole = columns.size == W.shape[1]
+    for j in range(rows.size):
+        if whole:
+            for i in range(columns.size):
+                out[j, i] = W[rows[j], i] * gains[i]
+        else:
+            for i in range(columns.size):
+                out[j, i] = W[rows[j], columns[i]] * gains[i]
+
+
+@scalar_kernel
+def _active(gain: Floats) -> tuple[Integers, Floats]:
+    """List the units that pass a change on, and what they multiply it by."""
+    found, kept = np.empty(gain.size, np.int64), np.empty(gain.size)
+    count = 0
+    for i in range(gain.size):
+        if gain[i] != 0.0:
+            found[count] = i
+            kept[count] = gain[i]
+            count += 1
+    return found[:count], kept[:count]
+
+
+@scalar_kernel
+def _largest(gains: Floats) -> float:
+    """The largest absolute value."""
+    top = 0.0
+    for i in range(gains.size):
+        top = max(top, abs(gains[i]))
+    return top
+
+
+@scalar_kernel
+def _greatest_norm(D: Floats, squares: Floats) -> float:
+    """The largest Euclidean norm of a column."""
+    squares[:] = 0.0
+    for j in range(D.shape[0]):
+        for c in range(D.shape[1]):
+            squares[c] += D[j, c] * D[j, c]
+    top = 0.0
+    for c in range(squares.size):
+        top = max(top, squares[c])
+    return np.sqrt(top)
+
+
+@scalar_kernel
+def _lower_reach(room: float, row: Floats, sources: Integers, reach: Floats) -> None:
+    """reach[source] falls to the share of its step at which this unit meets its kink."""
+    for c in range(row.size):
+        moved = abs(row[c]) * MARGIN
+        if moved > 0.0 and room < moved:
+            reach[sources[c]] = min(reach[sources[c]], room / moved)
+
+
+@scalar_kernel
+def _near_kinks(
+    z: Floats,
+    here: Floats,
+    W: Floats,
+    norms: Floats,
+    columns: Integers,
+    gains: Floats,
+    D: Floats,
+    bound: float,
+    sources: Integers,
+    reach: Floats,
+) -> None:
+    """Find which changes D of the layer below make a unit of this layer meet its kink.
+
+    No unit can move by more than the norm of its weights times `bound`, the norm of the change
+    that comes in; only for units that are nearer to a kink than that the sum is formed.
+    """
+    weights = np.empty((1, columns.size))
+    moved = np.empty((1, D.shape[1]))
+    for j in range(z.size):
+        for kink in here:
+            room = abs(z[j] - kink)
+            if room > norms[j] * bound * MARGIN:
+                continue
+            for i in range(columns.size):
+                weights[0, i] = W[j, columns[i]] * gains[i]
+            np.dot(weights, D, moved)
+            _lower_reach(room, moved[0], sources, reach)
+
+
+@scalar_kernel
+def _near_kinks_first(
+    z: Floats,
+    here: Floats,
+    W: Floats,
+    norms: Floats,
+    sources: Integers,
+    gains: Floats,
+    step: float,
+    reach: Floats,
+) -> None:
+    """As `_near_kinks`, for the probes of the layer just below: each is one column of W."""
+    top = _largest(gains)
+    for j in range(z.size):
+        for kink in here:
+            room = abs(z[j] - kink)
+            if room > norms[j] * top * step * MARGIN:
+                continue
+            for c in range(sources.size):
+                moved = abs(W[j, sources[c]] * gains[c]) * step * MARGIN
+                if moved > 0.0 and room < moved:
+                    reach[sources[c]] = min(reach[sources[c]], room / moved)
+
+
+@scalar_kernel
+def _end_of_probe(
+    net: NetworkArrays,
+    trace: tuple[Floats, Floats, Floats],
+    kinks: tuple[Floats, Integers],
+    sample: int,
+    D: Floats,
+    step: float,
+    nodes: Floats,
+    sources: Integers,
+    slopes: Floats,
+    reach: Floats,
+    custom: Any,
+    custom_loss: Any,
+) -> None:
+    """From ΔZ_L to (ℓ⁺ − ℓ⁻) / 2h at h = step · node, both signs exactly, for each column."""
+    Z, A, T = trace
+    last = net.activations.size - 1
+    z = row_of(net, Z, T.shape[0], sample, last)
+    outputs = row_of(net, A, T.shape[0], sample, last)
+    here = kinks[0][kinks[1][last] : kinks[1][last + 1]]
+    columns = D.shape[1]
+    crossed = np.zeros(columns, np.int8)
+    grown = np.empty((2, columns))
+    moved = np.empty(D.shape)
+    for q in range(nodes.size):
+        for side in range(2):
+            factor = nodes[q] if side == 0 else -nodes[q]
+            for k in range(D.shape[0]):
+                for c in range(columns):
+                    moved[k, c] = factor * D[k, c]
+            outputs_change(net, z, sample, moved, here, crossed, custom)
+            if net.loss == 4:
+                loss_crossings(outputs, T[sample], net.loss_parameter, moved, crossed)
+            loss_growth(
+                net.loss, net.loss_parameter, outputs, T[sample], moved, grown[side], custom_loss
+            )
+        for c in range(columns):
+            slopes[q, sources[c]] = (grown[0, c] - grown[1, c]) / (2.0 * step * nodes[q])
+    for c in range(columns):
+        if crossed[c] != UNCROSSED:
+            reach[sources[c]] = 0.0
+
+
+@scalar_kernel
+def _common(touched: NDArray[np.bool_], active: Integers) -> Integers:
+    """Positions in `active` of the units that are asked for."""
+    found = np.empty(active.size, np.int64)
+    count = 0
+    for i in range(active.size):
+        if touched[active[i]]:
+            found[count] = i
+            count += 1
+    return found[:count]
+
+
+@scalar_kernel
+def _own_kinks(z: Floats, here: Floats, step: float, own: Floats) -> None:
+    """Find which units meet a kink of their own."""
+    for j in range(z.size):
+        for kink in here:
+            room = abs(z[j] - kink)
+            if room <= step * MARGIN:
+                own[j] = min(own[j], room / (step * MARGIN))
+
+
+@scalar_kernel
+def _advance(
+    k: int,
+    flight: Flight,
+    z: Floats,
+    here: Floats,
+    W: Floats,
+    norms: Floats,
+    rows: Integers,
+    active: Integers,
+    gains: Floats,
+    reach: Floats,
+) -> None:
+    """Carry the probes of the layers below k − 1 from layer k − 1 to layer k."""
+    G = flight.work[2, : rows.size * active.size].reshape((rows.size, active.size))
+    if k > 1:
+        _gather(W, rows, active, gains, G)
+    for l in range(k - 1):
+        if flight.counts[l] == 0:
+            continue
+        D = _changes(flight, k - 1, l, active.size)
+        np.dot(G, D, _changes(flight, k, l, rows.size))
+        if here.size > 0:
+            bound = _largest(gains) * _greatest_norm(D, flight.squares[: flight.counts[l]])
+            _near_kinks(
+                z, here, W, norms, active, gains, D, bound, _probed(flight, l),
+                reach[flight.firsts[l] : flight.firsts[l + 1]],
+            )  # fmt: skip
+
+
+@scalar_kernel
+def _launch(
+    k: int,
+    flight: Flight,
+    z: Floats,
+    here: Floats,
+    W: Floats,
+    norms: Floats,
+    rows: Integers,
+    active: Integers,
+    gains: Floats,
+    touched: NDArray[np.bool_],
+    step: float,
+    stride: int,
+    reach: Floats,
+) -> None:
+    """Start the probes of layer k − 1: at layer k, each is one column of the weights."""
+    l = k - 1
+    first, last = flight.firsts[l], flight.firsts[l + 1]
+    positions = _common(touched[first:last], active)
+    flight.counts[l] = positions.size
+    flight.starts[l + 1] = flight.starts[l] + positions.size * stride
+    sources = _probed(flight, l)
+    for c in range(positions.size):
+        sources[c] = active[positions[c]]
+    moved = _changes(flight, k, l, rows.size)
+    if k > 1 and positions.size == active.size:  # what `_advance` has gathered
+        G = flight.work[2, : rows.size * active.size].reshape((rows.size, active.size))
+        for j in range(rows.size):
+            for c in range(positions.size):
+                moved[j, c] = G[j, c] * step
+    else:
+        _gather(W, rows, sources, gains[positions] * step, moved)
+    if here.size > 0:
+        _near_kinks_first(z, here, W, norms, sources, gains[positions], step, reach[first:last])
+
+
+@inlined_kernel
+def _fly(
+    net: NetworkArrays,
+    theta: Floats,
+    trace: tuple[Floats, Floats, Floats],
+    kinks: tuple[Floats, Integers],
+    gains: Floats,
+    row_norms: Floats,
+    sample: int,
+    steps: Floats,
+    touched: NDArray[np.bool_],
+    reach: Floats,
+    flight: Flight,
+) -> None:
+    """Carry the probes of one sample from their own layer to the outputs."""
+    m, last = trace[2].shape[0], net.activations.size - 1
+    stride = flight.squares.size
+    active, active_gains = np.empty(0, np.int64), np.empty(0)
+    for k in range(last + 1):
+        first = flight.firsts[k]
+        z = row_of(net, trace[0], m, sample, k)
+        here = kinks[0][kinks[1][k] : kinks[1][k + 1]]
+        _own_kinks(z, here, steps[k], reach[first : flight.firsts[k + 1]])
+        if k == last:
+            rows, row_gains = np.arange(z.size), np.ones(z.size)
+        else:
+            rows, row_gains = _active(row_of(net, gains, m, sample, k))
+        if k > 0:
+            start = net.weight_offsets[k]
+            W = theta[start : start + net.sizes[k] * z.size].reshape((z.size, net.sizes[k]))
+            norms = row_norms[first : flight.firsts[k + 1]]
+            _advance(k, flight, z, here, W, norms, rows, active, active_gains, reach)
+            _launch(
+                k, flight, z, here, W, norms, rows, active, active_gains, touched,
+                steps[k - 1], stride, reach,
+            )  # fmt: skip
+        active, active_gains = rows, row_gains
+
+
+@inlined_kernel
+def _land(
+    net: NetworkArrays,
+    trace: tuple[Floats, Floats, Floats],
+    kinks: tuple[Floats, Integers],
+    sample: int,
+    steps: Floats,
+    nodes: Floats,
+    slopes: Floats,
+    reach: Floats,
+    flight: Flight,
+    custom: Any,
+    custom_loss: Any,
+) -> None:
+    """Turn the changes at the outputs into slopes; the output units' own probes start here."""
+    last = net.activations.size - 1
+    outputs = net.sizes[last + 1]
+    for l in range(last + 1):
+        first, stop = flight.firsts[l], flight.firsts[l + 1]
+        if l == last:
+            D = np.eye(outputs) * steps[last]
+            sources = np.arange(outputs)
+        else:
+            D = _changes(flight, last, l, outputs)
+            sources = _probed(flight, l)
+        if sources.size > 0:
+            _end_of_probe(
+                net, trace, kinks, sample, D, steps[l], nodes, sources, slopes[:, first:stop],
+                reach[first:stop], custom, custom_loss,
+            )  # fmt: skip
+
+
+@array_kernel
+def linear_probes(
+    net: NetworkArrays,
+    theta: Floats,
+    trace: tuple[Floats, Floats, Floats],
+    kinks: tuple[Floats, Integers],
+    gains: Floats,
+    row_norms: Floats,
+    samples: tuple[int, int],
+    steps: Floats,
+    nodes: Floats,
+    touched: NDArray[np.bool_],
+    slopes: Floats,
+    reach: Floats,
+    work: Floats,
+    custom: Any,
+    custom_loss: Any,
+) -> None:
+    """Probe units of all layers at some samples, with changes that stay linear up to the outputs.
+
+    Only active units are visited: per pair of layers the weights between them are gathered once and
+    serve the probes of all layers below.
+
+    Parameters
+    ----------
+    net, theta, trace, kinks, custom, custom_loss
+        As for `loss_change`.
+    gains : ndarray, shape (m · Σ n_l,), float64
+        From `layer_slopes`.
+    row_norms : ndarray, shape (Σ n_l,), float64
+        Euclidean norm of each unit's weights.
+    samples : tuple of int
+        The first, and one past the last.
+    steps : ndarray, shape (m, L), float64
+        h of each sample and layer.
+    nodes : ndarray, shape (Q,), float64
+        The loss is taken at ± h · node.
+    touched : ndarray, shape (Σ n_l,), bool
+        Which units are asked for.
+    slopes : ndarray, shape (samples, Q, Σ n_l), float64
+        Filled in: D(δ)/2δ at δ = h · node, 0 for units that pass nothing on.
+    reach : ndarray, shape (samples, Σ n_l), float64
+        Filled in: the share of h within which no kink is met (2 where none is met at all).
+    work : ndarray, shape (3, ≥ max n · max(Σ_l touched_l, max n)), float64
+        Overwritten.
+    """
+    last = net.activations.size - 1
+    firsts = np.zeros(last + 2, np.int64)
+    for k in range(last + 1):
+        firsts[k + 1] = firsts[k] + net.sizes[k + 1]
+    slopes[:] = 0.0
+    reach[:] = 2.0
+    for sample in range(samples[0], samples[1]):
+        row = sample - samples[0]
+        flight = Flight(
+            np.zeros(last + 1, np.int64), np.zeros(last + 2, np.int64), firsts,
+            np.empty(firsts[last + 1], np.int64), np.empty(net.sizes[1:].max()), work,
+        )  # fmt: skip
+        _fly(
+            net, theta, trace, kinks, gains, row_norms, sample, steps[sample], touched,
+            reach[row], flight,
+        )  # fmt: skip
+        _land(
+            net, trace, kinks, sample, steps[sample], nodes, slopes[row], reach[row], flight,
+            custom, custom_loss,
+        )  # fmt: skip

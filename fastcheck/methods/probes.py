@@ -1,0 +1,227 @@
+"""Probes: what a forward pass at θ leaves behind, and the slopes that are measured from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.kernels.forward import NetworkArrays, forward_trace
+from fastcheck.kernels.probes import linear_probes
+from fastcheck.kernels.propagation import loss_change
+from fastcheck.kernels.slopes import layer_slopes
+from fastcheck.network import Batch, Network
+
+__all__ = ["Probes", "full_slopes", "linear_slopes", "measured", "trace_of"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# Below this share of a layer's largest slope the O(h²) term is left alone: it is rounding.
+CURVATURE_FLOOR = 3e-14
+# Where leaving the even part out moves a slope by more than this, both signs are propagated.
+LINEAR_FLOOR = 1e-13
+LARGEST_LINEAR_EPSILON = 1e-6
+MOST_NODES = 8
+COLUMNS = 512
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What the forward pass at θ leaves behind, and how the probes are made.
+
+    Attributes
+    ----------
+    network, batch : Network, Batch
+    net : NetworkArrays
+        The network as kernels see it.
+    epsilon : float
+    Z, A : ndarray, shape (m · Σ n_l,), float64
+        The trace, layer after layer, each (m, n_l) in row order.
+    steps : ndarray, shape (m, L), float64
+        h = ε · max(1, max_j |a_js|) of each sample and layer.
+    kinks : tuple of ndarray
+        All layers' kinks one after the other, and where each layer's start.
+    left, right : ndarray, shape (m · Σ n_l,), float64
+        What each unit multiplies a small change by; they differ on a kink.
+    on_kink : int
+        How many units lie exactly on a kink.
+    row_norms : ndarray, shape (Σ n_l,), float64
+    nodes : ndarray, shape (Q,), float64
+        Where in (0, 1] of the step the slope is taken.
+    linear : bool
+        Whether changes stay linear up to the outputs, so that one pass serves both signs.
+    curvature : float
+        The O(h²) term that was measured, relative.
+    """
+
+    network: Network
+    batch: Batch
+    net: NetworkArrays
+    epsilon: float
+    Z: Floats
+    A: Floats
+    steps: Floats
+    kinks: tuple[Floats, Integers]
+    left: Floats
+    right: Floats
+    on_kink: int
+    row_norms: Floats
+    nodes: Floats
+    linear: bool = True
+    curvature: float = 0.0
+
+    @property
+    def unit_offsets(self) -> Integers:
+        """Where each layer's units start, shape (L + 1,)."""
+        return np.cumsum([0, *self.network.sizes[1:]], dtype=np.int64)
+
+    @property
+    def trace(self) -> tuple[Floats, Floats, Floats]:
+        """Z, A and the targets, as kernels take them."""
+        return self.Z, self.A, self.batch.T
+
+    def inputs_of(self, layer: int) -> Floats:
+        """Return A_{l-1}, shape (m, n_{l-1}), for l = 1..L."""
+        if layer == 1:
+            return self.batch.X
+        sizes, m = self.network.sizes, self.batch.size
+        start = m * sum(sizes[1 : layer - 1])
+        return self.A[start : start + m * sizes[layer - 1]].reshape(m, sizes[layer - 1])
+
+    def change(
+        self, layer: int, sample: int, units: Integers, deltas: Floats
+    ) -> tuple[Floats, NDArray[np.int8]]:
+        """Return how much ℓ_s grows when Z_l[s, units] grow by deltas, and what was crossed."""
+        grown, crossed = np.empty(units.size), np.empty(units.size, np.int8)
+        for start in range(0, units.size, COLUMNS):
+            part = slice(start, start + COLUMNS)
+            loss_change(
+                self.net, self.network.theta, self.trace, self.kinks, (layer - 1, sample),
+                units[part], deltas[part], grown[part], crossed[part], *self.network.pointers,
+            )  # fmt: skip
+        return grown, crossed
+
+    def slopes(
+        self, layer: int, sample: int, units: Integers, nodes: Floats
+    ) -> tuple[Floats, NDArray[np.int8]]:
+        """Return D(δ)/2δ at each node, shape (Q, units), both signs whole, and what was crossed."""
+        ends = np.stack([nodes, -nodes]) * self.steps[sample, layer - 1]  # (2, Q)
+        deltas = np.repeat(ends.reshape(-1, 1), units.size, axis=1)
+        columns = np.tile(units, deltas.shape[0])
+        grown, crossed = self.change(layer, sample, columns, deltas.ravel())
+        above, below = grown.reshape(2, nodes.size, units.size)
+        met = crossed.reshape(-1, units.size).max(axis=0)
+        return (above - below) / (2.0 * ends[0])[:, np.newaxis], met
+
+
+def trace_of(network: Network, batch: Batch, epsilon: float) -> Probes:
+    """Run the forward pass at θ and find what each unit multiplies a small change by."""
+    net = network.arrays(batch.size)
+    units = sum(network.sizes[1:])
+    Z, A = np.empty(batch.size * units), np.empty(batch.size * units)
+    forward_trace(net, network.theta, batch.X, Z, A, network.pointers[0])
+    places = [list(a.kinks) for a in network.activations]
+    kinks = (
+        np.array([kink for here in places for kink in here], dtype=np.float64),
+        np.cumsum([0, *map(len, places)], dtype=np.int64),
+    )
+    left, right = np.empty_like(Z), np.empty_like(Z)
+    norms = [_row_norms(network.W(layer)) for layer in range(1, network.depth + 1)]
+    probes = Probes(
+        network,
+        batch,
+        net,
+        epsilon,
+        Z,
+        A,
+        steps=np.empty((batch.size, network.depth)),
+        kinks=kinks,
+        left=left,
+        right=right,
+        on_kink=0,
+        row_norms=np.concatenate(norms),
+        nodes=np.ones(1),
+    )
+    for layer in range(1, network.depth + 1):
+        largest = np.abs(probes.inputs_of(layer)).max(axis=1)
+        probes.steps[:, layer - 1] = epsilon * np.maximum(1.0, largest)
+    on_kink = layer_slopes(
+        net, Z, batch.size, np.ascontiguousarray(probes.steps.T), kinks, (left, right),
+        network.pointers[0],
+    )  # fmt: skip
+    return replace(probes, on_kink=int(on_kink))
+
+
+def _row_norms(W: Floats) -> Floats:
+    return np.sqrt(np.einsum("ij,ij->i", W, W))
+
+
+def linear_slopes(
+    probes: Probes, samples: tuple[int, int], touched: NDArray[np.bool_], work: Floats
+) -> tuple[Floats, Floats]:
+    """Return the slopes (samples, Q, Σ n_l) and the reach (samples, Σ n_l) of linear probes."""
+    count = samples[1] - samples[0]
+    slopes = np.empty((count, probes.nodes.size, touched.size))
+    reach = np.empty((count, touched.size))
+    linear_probes(
+        probes.net, probes.network.theta, probes.trace, probes.kinks, probes.left,
+        probes.row_norms, samples, probes.steps, probes.nodes, touched, slopes, reach, work,
+        *probes.network.pointers,
+    )  # fmt: skip
+    return slopes, reach
+
+
+def full_slopes(
+    probes: Probes, sample: int, touched: NDArray[np.bool_], slopes: Floats
+) -> NDArray[np.bool_]:
+    """Fill in the slopes of one sample with both signs whole; return which probes met a kink."""
+    crossed = np.zeros(touched.size, bool)
+    offsets = probes.unit_offsets
+    for layer in range(1, probes.network.depth + 1):
+        part = slice(offsets[layer - 1], offsets[layer])
+        units = np.flatnonzero(touched[part])
+        found, met = probes.slopes(layer, sample, units, probes.nodes)
+        slopes[:, part][:, units] = found
+        crossed[part][units] = met > 0
+    return crossed
+
+
+def measured(probes: Probes) -> Probes:
+    """Measure the O(h²) term on a few probes, and choose passes and nodes by it."""
+    bend, curvature = 0.0, 0.0
+    offsets, depth = probes.unit_offsets, probes.network.depth
+    touched = np.zeros(int(offsets[-1]), bool)
+    picks = [np.unique(np.linspace(0, n - 1, 8).astype(np.int64)) for n in probes.network.sizes[1:]]
+    for layer, units in enumerate(picks):
+        touched[offsets[layer] + units] = True
+    work = np.empty((3, max(probes.network.sizes[1:]) * max(8 * depth, *probes.network.sizes[1:])))
+    for sample in np.unique(np.linspace(0, probes.batch.size - 1, 3).astype(np.int64)):
+        slopes, reach = linear_slopes(probes, (sample, sample + 1), touched, work)
+        for layer, units in enumerate(picks, start=1):
+            whole, _ = probes.slopes(layer, sample, units, np.array([1.0, 0.5]))
+            smooth = reach[0, offsets[layer - 1] + units] > 1.0
+            largest = np.abs(whole).max(initial=0.0)
+            if largest > 0.0 and smooth.any():
+                here = slopes[0, 0, offsets[layer - 1] + units]
+                bend = max(bend, np.abs(whole[0] - here)[smooth].max() / largest)
+                curvature = max(curvature, np.abs(whole[0] - whole[1])[smooth].max() / largest)
+    linear = bend <= LINEAR_FLOOR and _may_be_linear(probes)
+    return replace(probes, linear=linear, curvature=curvature, nodes=_nodes(curvature))
+
+
+def _may_be_linear(probes: Probes) -> bool:
+    """Return whether changes of this size can stay linear through the hidden layers."""
+    entries = [a.entry for a in probes.network.activations]
+    hidden = [e is not None and e.piecewise_linear for e in entries[:-1]]
+    return all(hidden) or (None not in entries and probes.epsilon <= LARGEST_LINEAR_EPSILON)
+
+
+def _nodes(curvature: float) -> Floats:
+    """Return as many nodes as the measured curvature asks for; Chebyshev's, in the square."""
+    if curvature <= CURVATURE_FLOOR:
+        return np.ones(1)
+    count = int(np.ceil(np.log(1e-15) / np.log(min(curvature, 0.3)))) + 1
+    count = min(count, MOST_NODES)
+    return np.sqrt(0.5 + 0.5 * np.cos(np.pi * np.arange(count) / count))

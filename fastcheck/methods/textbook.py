@@ -1,0 +1,318 @@
+"""The textbook method: for every component two whole forward passes, at θ + ε e_i and θ − ε e_i."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.approximation import Approximation
+from fastcheck.errors import InputError
+from fastcheck.journal import digest
+from fastcheck.kernels.compiling import CACHE_FOLDER
+from fastcheck.kernels.forward import NetworkArrays
+from fastcheck.kernels.products import NARROW, WIDE
+from fastcheck.kernels.textbook import (
+    in_blocks,
+    textbook_cost,
+    textbook_differences,
+    work_shape,
+)
+from fastcheck.network import Batch, Network
+from fastcheck.settings import Settings
+
+__all__ = ["PreparedTextbook", "prepare"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+CHUNK_SECONDS = 0.15
+UNIT_ROUNDOFF = 2.0**-53
+# What an ordinary core does in a second, to size chunks: an estimate of the problem's weight that
+# must be the same on every machine, not a measurement.
+FLOPS, WEIGHT_BYTES, ELEMENTS, CALL_SECONDS = 4e10, 2e10, 4e8, 3e-7
+NOISE_POINTS = 16
+NOISE_STEP = 2.0**-40  # relative: far above the last bit of each θ_i, far below what bends J
+
+
+@dataclass
+class _Workspace:
+    """What one thread writes to: its own θ, and room for the outputs of two layers."""
+
+    theta: Floats
+    work: Floats
+
+
+@dataclass
+class PreparedTextbook:
+    """The textbook method made ready; see `prepare`.
+
+    Attributes
+    ----------
+    network, batch
+    indices : ndarray of int64, increasing, or None
+        Which components; None for all N.
+    epsilon : float
+    chunk_size : int
+        Components in a chunk.
+    noise : float
+        Standard deviation of the rounding in one component, as measured.
+    """
+
+    network: Network
+    batch: Batch
+    indices: Integers | None
+    epsilon: float
+    chunk_size: int = 1
+    noise: float = 0.0
+    _threads: Any = field(default_factory=threading.local, repr=False)
+
+    @property
+    def count(self) -> int:
+        """How many components are evaluated."""
+        return self.network.size if self.indices is None else int(self.indices.size)
+
+    @property
+    def chunks(self) -> Sequence[int]:
+        """The chunks, by number."""
+        return range(-(-self.count // self.chunk_size))
+
+    @property
+    def weights(self) -> Sequence[int]:
+        """Components in each chunk."""
+        return [stop - start for start, stop in map(self._bounds, self.chunks)]
+
+    @property
+    def seconds(self) -> float:
+        """About how long all of it takes on one core."""
+        return 2.0 * self.count * pass_seconds(self.network, self.batch.size)
+
+    @property
+    def worker_bytes(self) -> float:
+        """What one worker allocates."""
+        return worker_bytes(self.network)
+
+    @cached_property
+    def digest(self) -> str:
+        """What a journal of these differences belongs to."""
+        network = self.network
+        own = [a.function for a in network.activations] + [network.loss.function]
+        whole = self.indices if self.indices is not None else "all"
+        masks = [m if m is not None else "no mask" for m in network.masks]
+        return digest(
+            [CACHE_FOLDER.name, network.sizes, network.theta, self.batch.X, self.batch.T, whole]
+            + [self.epsilon, self.chunk_size, network.order.offsets, network.l2, network.penalty]
+            + [
+                network.reduction,
+                network.loss_scale,
+                [str(a) for a in network.activations],
+                str(network.loss),
+            ]
+            + [_code(function) for function in own]
+            + masks
+        )
+
+    def differences(self, chunk: int) -> Floats:
+        """Return the central differences of one chunk, by two whole passes each.
+
+        Returns
+        -------
+        ndarray, shape (components in the chunk,), float64
+        """
+        start, stop = self._bounds(chunk)
+        chosen = self.indices
+        indices = np.arange(start, stop) if chosen is None else chosen[start:stop]
+        out = np.empty(stop - start)
+        own = self._workspace()
+        textbook_differences(
+            self._arrays, own.theta, self._blocks, self.batch.T, own.work,
+            indices, self.epsilon, out, *self.network.pointers,
+        )  # fmt: skip
+        return out
+
+    def assemble(self, results: Sequence[Floats | None]) -> Approximation:
+        """Put the chunks together; NaN where one was not done."""
+        values = np.full(self.count, np.nan)
+        for chunk, result in enumerate(results):
+            if result is not None:
+                start, stop = self._bounds(chunk)
+                values[start:stop] = result
+        return Approximation(
+            method="textbook",
+            epsilon=self.epsilon,
+            indices=self.indices,
+            values=values,
+            noise=self.noise,
+            complete=all(result is not None for result in results),
+            notes=self._notes(),
+        )
+
+    def cost(self, scale: float = 1.0) -> float:
+        """Return J(scale · θ) as the differences see it: one whole pass."""
+        own = self._workspace()
+        if scale != 1.0:
+            np.multiply(self.network.theta, scale, out=own.theta)
+        try:
+            return float(
+                textbook_cost(
+                    self._arrays, own.theta, self._blocks, self.batch.T, own.work,
+                    *self.network.pointers,
+                )
+            )  # fmt: skip
+        finally:
+            if scale != 1.0:
+                own.theta[:] = self.network.theta
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = [
+            f"J is rounded to 16 digits, so every component may be off by about {self.noise:.0e}, "
+            "however small it is (measured)."
+        ]
+        if any(a.kinks or a.function for a in self.network.activations):
+            notes.append(
+                "This method does not look for kinks: where a step of ±ε crosses one, the "
+                "difference is no derivative. The unit method names such components."
+            )
+        return tuple(notes)
+
+    def _bounds(self, chunk: int) -> tuple[int, int]:
+        """Return where a chunk starts and stops among the components."""
+        start = chunk * self.chunk_size
+        return start, min(start + self.chunk_size, self.count)
+
+    def _workspace(self) -> _Workspace:
+        """Return the workspace of this thread, made at its first chunk."""
+        own: _Workspace | None = getattr(self._threads, "workspace", None)
+        if own is None:
+            shape = work_shape(self.network.sizes)
+            own = _Workspace(self.network.theta.copy(), np.empty(shape))
+            self._threads.workspace = own
+        return own
+
+    @cached_property
+    def _arrays(self) -> NetworkArrays:
+        return self.network.arrays(self.batch.size)
+
+    @cached_property
+    def _blocks(self) -> Floats:
+        return in_blocks(self.batch.X)
+
+    def __getstate__(self) -> dict[str, Any]:
+        made_here = ("_threads", "_arrays", "_blocks")
+        return {k: v for k, v in self.__dict__.items() if k not in made_here}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._threads = threading.local()
+
+
+def prepare(
+    network: Network, batch: Batch, indices: Integers | None, settings: Settings
+) -> PreparedTextbook:
+    """Make the textbook method ready.
+
+    Parameters
+    ----------
+    network : Network
+    batch : Batch
+    indices : ndarray of int64, increasing, or None
+        Which components of θ; None for all N.
+    settings : Settings
+        `epsilon`, `chunk_size` and `memory` are used.
+
+    Returns
+    -------
+    PreparedTextbook
+
+    Raises
+    ------
+    InputError
+        If θ_i ± ε is θ_i for a component, if J(θ) is not finite, or if θ's copy for one worker
+        takes more than the memory allowed.
+    """
+    _refuse_too_small(network, indices, settings.epsilon)
+    _refuse_too_large(network, settings.memory)
+    chunk_size = settings.chunk_size or chunk_size_for(network, batch.size)
+    prepared = PreparedTextbook(network, batch, indices, settings.epsilon, chunk_size)
+    prepared.noise = _measured_noise(prepared)
+    return prepared
+
+
+def pass_seconds(network: Network, m: int) -> float:
+    """Return about how long one forward pass takes on one core, from the sizes alone."""
+    blocks = -(-m // WIDE)
+    samples = -(-m // NARROW) * NARROW
+    weights = sum(b.size for b in network.order.blocks if b.kind == "W")
+    products = max(2.0 * weights * samples / FLOPS, 8.0 * weights * blocks / WEIGHT_BYTES)
+    return products + samples * sum(network.sizes[1:]) / ELEMENTS + CALL_SECONDS
+
+
+def chunk_size_for(network: Network, m: int) -> int:
+    """Return how many components make a chunk of about `CHUNK_SECONDS`."""
+    return max(1, round(CHUNK_SECONDS / (2.0 * pass_seconds(network, m))))
+
+
+def worker_bytes(network: Network) -> float:
+    """Return what one worker allocates: its own θ and its workspace."""
+    return 8.0 * (network.size + math.prod(work_shape(network.sizes)))
+
+
+def _refuse_too_small(network: Network, indices: Integers | None, epsilon: float) -> None:
+    """Refuse an ε that vanishes when it is added to a component."""
+    theta = network.theta if indices is None else network.theta[indices]
+    largest = int(np.argmax(np.abs(theta)))
+    value = float(theta[largest])
+    if value + epsilon != value and value - epsilon != value:
+        return
+    place = network.order.locate(largest if indices is None else int(indices[largest]))
+    smallest = float(np.spacing(abs(value)))
+    raise InputError(
+        f"epsilon={epsilon:g} is lost in {place} = {value:g}: θ + ε is the same number as θ",
+        f"epsilon={smallest:.2g} or more for this network",
+        f"An epsilon of {max(1e-7, smallest * 1e6):.0e} loses no more than its last digits.",
+    )
+
+
+def _refuse_too_large(network: Network, memory: float) -> None:
+    """Refuse a θ whose copy for a single worker does not fit."""
+    needed = worker_bytes(network)
+    if needed > memory:
+        raise InputError(
+            f"memory={memory:.3g} bytes for a network of {network.size:,} parameters",
+            f"{needed:.3g} bytes or more: each worker perturbs a θ of its own",
+            f"Give memory={1.05 * needed:.2g}.",
+        )
+
+
+def _measured_noise(prepared: PreparedTextbook) -> float:
+    """Return the standard deviation of the rounding in one component.
+
+    J is evaluated at points so near that it is a straight line between them but for its rounding;
+    third differences take out the line and any bend (Moré & Wild, "Estimating computational
+    noise", SISC 2011).
+    """
+    J = np.array([prepared.cost(1.0 + k * NOISE_STEP) for k in range(NOISE_POINTS)])
+    if not np.isfinite(J).all():
+        raise InputError(
+            f"J(θ) is {J[~np.isfinite(J)][0]}",
+            "a finite cost",
+            "Some layer overflows: look for weights or inputs that are far too large.",
+        )
+    third = np.diff(J, 3)
+    spread = math.sqrt(float(np.mean(third * third)) / 20.0)  # 1² + 3² + 3² + 1² = 20
+    floor = UNIT_ROUNDOFF * abs(float(J[0]))
+    return max(spread / math.sqrt(2.0), floor) / prepared.epsilon
+
+
+def _code(function: Any) -> tuple[Any, ...] | None:
+    """Return what a function of the user's does, as far as that can be told."""
+    if function is None:
+        return None
+    code = getattr(getattr(function, "py_func", function), "__code__", None)
+    return None if code is None else (code.co_code, code.co_names, repr(code.co_consts))

@@ -1,0 +1,125 @@
+"""The command's options: what each is called, and what `--help` says of it.
+
+Nothing here imports NumPy, so that `--help` is quick; the defaults are those of `Settings` and
+`Example`, which know and check them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+CHECK = "The check"
+EXAMPLE = "The example (without TARGET)"
+WORK = "The work"
+OUTPUT = "Output"
+
+
+def _option(name: str, text: str, panel: str, metavar: str | None = None) -> Any:
+    return typer.Option(name, help=text, rich_help_panel=panel, metavar=metavar, show_default=False)
+
+
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[TARGET]",
+        help="problem.npz, module:attribute or file.py:attribute (a Problem, or a function that "
+        "returns one). Without it, an example on handwritten digits.",
+        show_default=False,
+    ),
+]
+Sample = Annotated[
+    int | None,
+    _option("--sample", "Check N components drawn at random (default: all).", CHECK, "N"),
+]
+Seed = Annotated[
+    int,
+    _option("--seed", "Of the sample and of the example's numbers (default 0).", CHECK, "N"),
+]
+Epsilon = Annotated[
+    float | None,
+    _option("--epsilon", "ε of the central difference (default 1e-7).", CHECK, "X"),
+]
+Tol = Annotated[
+    float | None,
+    _option("--tol", "Relative difference up to which it is right (default 1e-7).", CHECK, "X"),
+]
+Method = Annotated[
+    str | None,
+    _option("--method", "auto (default), unit or textbook.", CHECK, "NAME"),
+]
+Precision = Annotated[
+    str | None,
+    _option(
+        "--precision",
+        "What the gradient was computed in: float64, float32, float16 or bfloat16 "
+        "(default: read from its arrays).",
+        CHECK,
+        "NAME",
+    ),
+]
+TrainSteps = Annotated[
+    int | None,
+    _option("--train-steps", "Check again after K gradient steps (default 0).", CHECK, "K"),
+]
+LearningRate = Annotated[
+    float | None,
+    _option("--learning-rate", "Of those steps.", CHECK, "X"),
+]
+Layers = Annotated[
+    str | None,
+    _option("--layers", "Sizes, as 784-512-512-10 (default 64-1024-1024-10).", EXAMPLE, "SIZES"),
+]
+ActivationName = Annotated[
+    str | None,
+    _option("--activation", "Of the hidden layers (default relu).", EXAMPLE, "NAME"),
+]
+LossName = Annotated[
+    str | None,
+    _option("--loss", "Default softmax_cross_entropy.", EXAMPLE, "NAME"),
+]
+L2 = Annotated[float | None, _option("--l2", "λ (default 0.1).", EXAMPLE, "X")]
+BatchSize = Annotated[int | None, _option("--batch", "Samples (default 32).", EXAMPLE, "M")]
+Dtype = Annotated[
+    str | None,
+    _option("--dtype", "float64 (default), float32 or float16.", EXAMPLE, "NAME"),
+]
+Plant = Annotated[
+    str | None,
+    _option(
+        "--plant",
+        "Plant a bug in the gradient, as transposed or doubled@2 (in layer 2).",
+        EXAMPLE,
+        "BUG",
+    ),
+]
+ListPlants = Annotated[
+    bool,
+    _option("--list-plants", "List the bugs that can be planted.", EXAMPLE, ""),
+]
+WriteExample = Annotated[
+    Path | None,
+    _option(
+        "--write-example", "Write a small example to FILE.npz, to start from.", EXAMPLE, "FILE"
+    ),
+]
+Jobs = Annotated[int | None, _option("--jobs", "Workers (default: one a core).", WORK, "N")]
+Backend = Annotated[
+    str | None,
+    _option("--backend", "threads (default), loky or context (joblib's).", WORK, "NAME"),
+]
+Journal = Annotated[
+    Path | None,
+    _option("--journal", "Keep finished work in FILE, and go on from it.", WORK, "FILE"),
+]
+Json = Annotated[
+    Path | None,
+    _option("--json", "Write the report to FILE as JSON (- for stdout).", OUTPUT, "FILE"),
+]
+Quiet = Annotated[
+    bool,
+    _option("--quiet", "Only the verdict in one line, and no progress.", OUTPUT, ""),
+]
+Version = Annotated[bool, _option("--version", "Show the version.", OUTPUT, "")]

@@ -1,0 +1,309 @@
+"""What a diagnosis re-enacts on: the trace, the right steps, and when two blocks match."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.backprop import RIGHT, Here, Steps, Trace, forward_pass, gradients
+from fastcheck.conditioning import output_gradient, slope
+from fastcheck.door import unit_roundoff
+from fastcheck.fitting import Factor, agreeing, factor_of, fraction, ratio
+from fastcheck.network import Batch, Network
+from fastcheck.rounding import COMPONENT_FACTOR, Rounding, rounding
+from fastcheck.slips import SLIPS
+
+__all__ = ["Delta", "Found", "Scene", "Sight", "Sketch"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+SKETCHED = 40  # rows and columns of a block that a candidate is tried on first
+# The same mistake made again in another layer is hardly a second mistake.
+AGAIN = 0.12
+SAME = {"bias_factor": "factor", "data_factor": "factor", "bias_copied": "copied",
+        "bias_entries": "entries"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """A slip at a place.
+
+    Attributes
+    ----------
+    slip : str
+        A key of `SLIPS`.
+    layer : int
+        0 for what concerns everything.
+    place : str
+        `W`, `b` (one block), `delta` (dZ_l and all before it) or `whole`.
+    value : str
+        What a fit found.
+    extra : float
+        How much less likely than another slip.
+    equal : tuple of str
+        What else gives the same gradient here.
+    """
+
+    slip: str
+    layer: int
+    place: str
+    value: str = ""
+    extra: float = 0.0
+    equal: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The same for the same mistake in two layers."""
+        return SAME.get(self.slip, self.slip), self.value
+
+    @property
+    def cost(self) -> float:
+        """How unlikely it is."""
+        return 1.0 + SLIPS[self.slip].rare + self.extra
+
+
+def total_cost(found: tuple[Found, ...]) -> float:
+    """Return how unlikely some slips are together."""
+    cost, seen = 0.0, set()
+    for one in found:
+        repeated = one.key in seen and one.slip != "unknown"
+        cost += AGAIN if repeated else one.cost
+        seen.add(one.key)
+    return cost
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The user's gradient as it is looked at: with a slip of the finished gradient undone.
+
+    Attributes
+    ----------
+    vector : ndarray, shape (N,), float64
+    rtol : float
+        Up to which components agree, relative.
+    clip : float
+        What predictions are clipped at; infinity for not at all.
+    found : tuple of Found
+        What was undone.
+    """
+
+    vector: Floats
+    rtol: float
+    clip: float = np.inf
+    found: tuple[Found, ...] = ()
+    coarse: bool = False
+
+    def clipped(self, values: Floats) -> Floats:
+        """Return a prediction as it would look."""
+        return values if self.clip == np.inf else np.clip(values, -self.clip, self.clip)
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A hypothesis on the error at a layer: dA_l and dZ_l, and the slips that led to it."""
+
+    dA: Floats
+    dZ: Floats
+    found: tuple[Found, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A few rows and columns of one layer's blocks."""
+
+    rows: Integers
+    columns: Integers
+    u_W: Floats
+    u_b: Floats | None
+    W: Floats
+    A: Floats
+    floor_W: Floats
+    floor_b: Floats | float
+
+
+@dataclass
+class Scene:
+    """What re-enactment needs, made once.
+
+    Attributes
+    ----------
+    network, batch : Network, Batch
+    precision : str
+        Of the user's gradient.
+    """
+
+    network: Network
+    batch: Batch
+    precision: str
+    generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    @cached_property
+    def custom(self) -> bool:
+        """Whether derivatives are made of differences, as the functions are the user's own."""
+        own = [a.entry for a in self.network.activations] + [self.network.loss.entry]  # type: ignore[list-item]
+        return any(entry is None for entry in own)
+
+    @cached_property
+    def rtol(self) -> float:
+        """Relative rounding that is forgiven, beside that of σ."""
+        return max(1e-6 if self.custom else 1e-9, 500.0 * unit_roundoff(self.precision))
+
+    @cached_property
+    def trace(self) -> Trace:
+        """One forward pass."""
+        return forward_pass(self.network, self.batch)
+
+    @cached_property
+    def steps(self) -> Steps:
+        """The right steps; with differences for derivatives that no table has."""
+        if not self.custom:
+            return RIGHT
+        loss, scale = self.network.loss, self.network.data_scale(self.batch.size)
+
+        def slopes(here: Here) -> Floats:
+            return slope(self.network.activations[here.layer - 1], here.Z)
+
+        def error(here: Here) -> Floats:
+            nothing = np.zeros_like(here.A)
+            return scale * output_gradient(loss, here.A, here.batch.T, nothing, 0.0).value
+
+        return replace(RIGHT, slopes=slopes, output_error=error)
+
+    @cached_property
+    def right(self) -> Floats:
+        """The right gradient, shape (N,)."""
+        return gradients(self.network, self.batch, self.steps)
+
+    @cached_property
+    def rounding(self) -> Rounding:
+        """σ of the user's own rounding."""
+        return rounding(self.network, self.batch, self.precision)
+
+    @cached_property
+    def _floors(self) -> dict[str, Floats | float]:
+        return {}
+
+    def floor(self, layer: int, kind: str, predicted: Floats | None = None) -> Floats | float:
+        """Return the absolute error that rounding explains in a block, scaled as predicted is."""
+        order = self.network.order
+        block = order.weights(layer) if kind == "W" else order.biases(layer)
+        if block is None:
+            return 0.0
+        if block.name not in self._floors:
+            self._floors.clear() if block.size > 1_000_000 else None
+            with np.errstate(all="ignore"):
+                sigma = np.nan_to_num(self.rounding.block(block), posinf=0.0)
+            # Where slips put back what the right pass has as zero, the mean of σ serves.
+            self._floors[block.name] = COMPONENT_FACTOR * np.maximum(sigma, 0.3 * sigma.mean())
+        floor = self._floors[block.name]
+        if predicted is None:
+            return floor
+        right = float(np.linalg.norm(self.right[block.slice]))
+        here = float(np.linalg.norm(predicted))
+        return floor * max(1.0, here / right) if right > 0.0 else 1e-9 * here + 0.0 * floor
+
+    def here(self, layer: int) -> Here:
+        """Return where the pass stands at a layer."""
+        return Here(self.network, self.batch, self.trace, layer)
+
+    def block(self, sight: Sight, layer: int, kind: str) -> Floats | None:
+        """Return what the user has for dW_l or db_l."""
+        order = self.network.order
+        block = order.weights(layer) if kind == "W" else order.biases(layer)
+        return None if block is None else sight.vector[block.slice].reshape(block.shape)
+
+    def name_factor(self, value: float, layer: int) -> Factor:
+        """Name a factor, as exactly as the precision allows."""
+        slack = max(1e-6, 3e3 * unit_roundoff(self.precision))
+        return factor_of(value, self.network, layer, self.batch.size, slack)
+
+    def unit(self, value: float) -> bool:
+        """Whether a factor is 1."""
+        return abs(value - 1.0) <= max(1e-6, 3e3 * unit_roundoff(self.precision))
+
+    def delta(self, layer: int, dA: Floats, found: tuple[Found, ...] = ()) -> Delta:
+        """Return dZ_l from dA_l by the right steps."""
+        here = self.here(layer)
+        dZ = dA * self.steps.slopes(here)
+        mask = self.steps.mask(here)
+        return Delta(dA, dZ if mask is None else dZ * mask, found)
+
+    def sketch(self, sight: Sight, layer: int) -> Sketch:
+        """Take a few rows and columns that have something to say."""
+        here = self.here(layer)
+        u_W, u_b = self.block(sight, layer, "W"), self.block(sight, layer, "b")
+        assert u_W is not None
+        weight = np.abs(u_W).sum(axis=1)
+        rows = self._some(weight + 1e-3 * weight.max(initial=0.0) + 1e-300)
+        columns = self._some(np.abs(here.A_before).sum(axis=0) + 1e-300)
+        floor_W, floor_b = self.floor(layer, "W"), self.floor(layer, "b")
+        grid = np.ix_(rows, columns)
+        return Sketch(
+            rows, columns, u_W[grid], u_b, here.W[grid], here.A_before[:, columns],
+            np.asarray(floor_W)[grid], floor_b,
+        )  # fmt: skip
+
+    def _some(self, weight: Floats) -> Integers:
+        """Draw up to `SKETCHED` places, those with more weight more often."""
+        if weight.size <= SKETCHED:
+            return np.arange(weight.size)
+        heavy = np.argpartition(weight, -SKETCHED // 2)[-SKETCHED // 2 :]
+        others = np.setdiff1d(np.arange(weight.size), heavy)
+        drawn = self.generator.choice(others, SKETCHED // 2, replace=False)
+        return np.sort(np.concatenate([heavy, drawn]))
+
+    def agrees(self, sight: Sight, u: Floats, p: Floats, floor: Floats | float) -> bool:
+        """Whether every component of a block agrees."""
+        return bool(np.all(agreeing(u, sight.clipped(p), floor, sight.rtol)))
+
+    def penalty_factors(self) -> list[float]:
+        """Multiples of the penalty that are worth trying, the right one first."""
+        m = self.batch.size
+        return [1.0, 0.0, 2.0, 0.5, -1.0, float(m), 1.0 / m] if self.network.l2 else [1.0]
+
+    def sketched_fit(self, sight: Sight, sketch: Sketch, dZ: Floats, decay: float) -> tuple[float, float, float]:
+        """Try a dZ_l on a sketch; return (share of dW that agrees, of db, common factor)."""
+        data = dZ[:, sketch.rows].T @ sketch.A
+        scale = _growth(dZ)
+        best, factor = -1.0, 1.0
+        for beta in self.penalty_factors():
+            penalty = beta * decay * sketch.W
+            floor = sketch.floor_W * scale(data + penalty, sketch)
+            direct = fraction(sketch.u_W, sight.clipped(data + penalty), floor, sight.rtol)
+            if direct > best + 0.01:
+                best, factor = direct, 1.0
+            if direct < 0.9 and sight.clip == np.inf:
+                alpha = ratio(sketch.u_W - penalty, data, floor)
+                if np.isfinite(alpha) and alpha != 0.0:
+                    scaled = fraction(sketch.u_W, alpha * data + penalty, floor, sight.rtol)
+                    if scaled > best + 0.05:
+                        best, factor = scaled, alpha
+            if best > 0.99 or not decay:
+                break
+        if sketch.u_b is None:
+            return best, best, factor
+        total = dZ.sum(axis=0)
+        floor_b = np.asarray(sketch.floor_b) * max(1.0, _size(total) / max(_size(sketch.u_b), 1e-300))
+        if best < 0.5:
+            alpha = ratio(sketch.u_b, total, floor_b)
+            if np.isfinite(alpha) and alpha != 0.0 and total.size > 2:
+                scaled = fraction(sketch.u_b, alpha * total, floor_b, sight.rtol)
+                direct = fraction(sketch.u_b, total, floor_b, sight.rtol)
+                factor = alpha if scaled > direct + 0.05 else 1.0
+        biases = fraction(sketch.u_b, sight.clipped(factor * total), floor_b, sight.rtol)
+        return best, biases, factor
+
+
+def _size(values: Floats) -> float:
+    return float(np.linalg.norm(values))
+
+
+def _growth(dZ: Floats):  # type: ignore[no-untyped-def]
+    def scale(predicted: Floats, sketch: Sketch) -> float:
+        return max(1.0, _size(predicted) / max(_size(sketch.u_W), 1e-300)) if dZ.size else 1.0
+
+    return scale

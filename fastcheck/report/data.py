@@ -1,0 +1,223 @@
+"""The report as plain data: what was found, on what, how, and with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastcheck.verdict import (
+    GRADES,
+    BlockVerdict,
+    ComponentVerdict,
+    Judgement,
+    worst_status,
+)
+
+__all__ = ["CostFacts", "HeldTo", "MethodFacts", "NetworkFacts", "Report", "RunFacts"]
+
+
+@dataclass(frozen=True)
+class HeldTo:
+    """What the gradient was held to.
+
+    Attributes
+    ----------
+    tol : float
+        The relative difference.
+    precision : str
+        What the gradient was computed in.
+    reason : str
+        Why this and no less, in a sentence.
+    """
+
+    tol: float
+    precision: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CostFacts:
+    """J(θ) in its parts, and the owner's own J where it was given."""
+
+    total: float
+    data: float | None = None
+    penalty: float | None = None
+    theirs: float | None = None
+    agrees: bool = True
+    explanation: str = ""
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """How dθ_approx was computed.
+
+    Attributes
+    ----------
+    name : str
+        `unit`, `textbook` or `function`.
+    epsilon : float
+    seed : int
+        Of the sample.
+    checked, size : int
+        Components compared, and components there are (N).
+    sampled : bool
+        Whether a sample was asked for.
+    complete : bool
+        False after an interruption.
+    noise : float
+        The largest standard deviation of the method's own error, absolute.
+    curvature : float or None
+        The largest O(h²) term that was measured, relative.
+    self_check : str
+        What the literal re-evaluation of a few components gave.
+    """
+
+    name: str
+    epsilon: float
+    seed: int
+    checked: int
+    size: int
+    sampled: bool = False
+    complete: bool = True
+    noise: float = 0.0
+    curvature: float | None = None
+    self_check: str = ""
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What was checked: `784-512-10 relu, …`, in its parts."""
+
+    description: str
+    sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    loss: str
+    reduction: str
+    l2: float
+    penalty: str
+    batch: int
+    precision: str
+    layout: str
+    dropout: bool = False
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What it was checked with: versions, workers, seconds for each part, and the command."""
+
+    versions: dict[str, str] = field(default_factory=dict)
+    threads: int = 1
+    seconds: dict[str, float] = field(default_factory=dict)
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a check.
+
+    Attributes
+    ----------
+    gradient_status, gradient_grade : str
+        The verdict on the gradient alone, before training.
+    whole : BlockVerdict
+        Norms and counts over everything.
+    blocks : tuple of BlockVerdict
+        In the order of θ.
+    components : tuple of ComponentVerdict
+        The worst ones, the worst first.
+    held_to : HeldTo
+    method : MethodFacts
+    cost : CostFacts or None
+    network : NetworkFacts or None
+        None for a function.
+    run : RunFacts
+    name : str
+        What the problem is called.
+    notes : tuple of str
+        What a reader should know, a sentence each.
+    after_training : tuple of Report
+        The same check again, after some gradient steps.
+    training : str
+        Which steps these were.
+    diagnosis, coverage : dict
+        JSON values by name; empty where there are none.
+    """
+
+    gradient_status: str
+    gradient_grade: str
+    whole: BlockVerdict
+    blocks: tuple[BlockVerdict, ...]
+    components: tuple[ComponentVerdict, ...]
+    held_to: HeldTo
+    method: MethodFacts
+    cost: CostFacts | None = None
+    network: NetworkFacts | None = None
+    run: RunFacts = RunFacts()
+    name: str = ""
+    notes: tuple[str, ...] = ()
+    after_training: tuple[Report, ...] = ()
+    training: str = ""
+    diagnosis: dict[str, Any] = field(default_factory=dict)
+    coverage: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, judgement: Judgement, **facts: Any) -> Report:
+        """Make a report of a verdict and the other attributes."""
+        return cls(
+            gradient_status=judgement.status,
+            gradient_grade=judgement.grade,
+            whole=judgement.whole,
+            blocks=judgement.blocks,
+            components=judgement.components,
+            **facts,
+        )
+
+    @property
+    def status(self) -> str:
+        """`agree`, `cannot tell` or `wrong`: the worst of the gradient, of J and after training."""
+        own = "agree" if self.cost is None or self.cost.agrees else "wrong"
+        return worst_status(self.gradient_status, own, *(r.status for r in self.after_training))
+
+    @property
+    def grade(self) -> str:
+        """`great`, `look` or `worry`: the worst of the whole and the blocks, after training too."""
+        grades = [self.gradient_grade, *(r.grade for r in self.after_training)]
+        return max(grades, key=GRADES.index)
+
+    @property
+    def passed(self) -> bool:
+        """Whether dθ is the gradient of J(θ)."""
+        return self.status == "agree"
+
+    @property
+    def difference(self) -> float:
+        """‖dθ_approx − dθ‖ / (‖dθ_approx‖ + ‖dθ‖) over what was checked, before training."""
+        return self.whole.difference
+
+    def to_text(self, *, width: int = 80, color: bool = False) -> str:
+        """Return the report as text, for a terminal of some width or for a pipe."""
+        from fastcheck.report.text import render
+
+        return render(self, width=width, color=color)
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the report as JSON, which `from_json` reads back without loss."""
+        from fastcheck.report.json import to_json
+
+        return to_json(self, indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        InputError
+            For text that is no such report, or that a newer fastcheck wrote.
+        """
+        from fastcheck.report.json import from_json
+
+        return from_json(text)
+
+    def __str__(self) -> str:
+        return self.to_text()

@@ -1,0 +1,196 @@
+"""The report in words: the verdict as a sentence, and the facts a reader wants beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from fastcheck.report.data import CostFacts, Report
+from fastcheck.verdict import BlockVerdict
+
+__all__ = ["HEADLINES", "MARKS", "all_notes", "facts", "number", "shape", "verdict_sentence"]
+
+HEADLINES = {"agree": "RIGHT", "cannot tell": "CANNOT TELL", "wrong": "WRONG"}
+MARKS = {"agree": "✓", "kink": "∧", "cannot tell": "?", "wrong": "✗"}
+GRADES = {"great": "great", "look": "have a careful look", "worry": "most likely a bug"}
+LISTED = 4  # blocks named in a sentence
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a figure as people write it: `0`, `0.33`, `3.1e-09`, `1e-07`."""
+    if value == 0.0 or not math.isfinite(value) or 0.01 <= abs(value) < 1e4:
+        return f"{value:.{digits}g}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    if "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
+    return f"{mantissa}e{exponent}"
+
+
+def shape(block: BlockVerdict) -> str:
+    """Return `512×784`, or `scalar`."""
+    return "×".join(map(str, block.shape)) or "scalar"
+
+
+def verdict_sentence(report: Report) -> str:
+    """Return the verdict in plain words, without its headline."""
+    if report.gradient_status == "agree":
+        trained = next((r for r in report.after_training if r.status != "agree"), None)
+        if report.cost is not None and not report.cost.agrees:
+            return (
+                "dθ is the gradient of the J that was described, but yours is another J: "
+                f"{report.cost.explanation}."
+            )
+        if trained is not None:
+            return f"right at the start, but {report.training} {verdict_sentence(trained)}"
+        return f"dθ is the gradient of J{_where(report)}: difference {_held(report)}."
+    if report.gradient_status == "cannot tell":
+        return _cannot_tell(report)
+    return _wrong(report)
+
+
+def _where(report: Report) -> str:
+    """Return which part of dθ was looked at."""
+    method = report.method
+    if method.checked == method.size:
+        return ""
+    return f" in the {method.checked:,} of {method.size:,} components checked"
+
+
+def _held(report: Report) -> str:
+    """Return `2.1e-09, held to 1e-07`."""
+    extra = "" if report.held_to.precision == "float64" else f" and {report.held_to.precision}"
+    rounding = " rounding" if extra else ""
+    return f"{number(report.difference)}, held to {number(report.held_to.tol)}{extra}{rounding}"
+
+
+def _cannot_tell(report: Report) -> str:
+    method = report.method
+    if not method.complete:
+        return (
+            f"the check was interrupted after {method.checked:,} of {method.size:,} components; "
+            f"no error up to there: difference {_held(report)}."
+        )
+    unsure = [b for b in report.blocks if b.status == "cannot tell"]
+    return (
+        f"the difference is {_held(report)}, and the approximation's own error "
+        f"explains it{_in_blocks(unsure)}. {_way_out(report)}"
+    )
+
+
+def _in_blocks(blocks: Sequence[BlockVerdict]) -> str:
+    return f" (in {_listed([b.name for b in blocks])})" if blocks else ""
+
+
+def _way_out(report: Report) -> str:
+    if report.method.name == "textbook":
+        return "The unit method can tell."
+    return "Another ε, or a larger tol, may tell."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return `dW1, db1 and dW2`, or the first few and how many more."""
+    if len(names) > LISTED:
+        return f"{', '.join(names[:LISTED])} and {len(names) - LISTED} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _wrong(report: Report) -> str:
+    bad = [b for b in report.blocks if b.verdict == "wrong"]
+    opening = f"dθ is not the gradient of J: difference {_held(report)}"
+    opening += f" ({GRADES[report.gradient_grade]})."
+    if not bad:
+        return f"{opening} Only the whole is too far off, no single block."
+    where = _listed([f"{b.name} ({_share(b)})" for b in bad])
+    good = len(report.blocks) - len(bad)
+    rest = f" The other {good} block{'s are' if good > 1 else ' is'} right." if good else ""
+    if any(b.verdict == "cannot tell" for b in report.blocks):
+        rest = ""
+    return f"{opening} Wrong: {where}.{rest}{_other_cost(report.cost)}"
+
+
+def _share(block: BlockVerdict) -> str:
+    """Return how much of a block is wrong."""
+    if block.wrong == 0:
+        return "as a whole"
+    if block.wrong == block.checked:
+        return "every component" if block.checked > 1 else "its component"
+    return f"{block.wrong:,} of {block.checked:,} components"
+
+
+def _other_cost(cost: CostFacts | None) -> str:
+    if cost is None or cost.agrees:
+        return ""
+    return f" Your J is another one, too: {cost.explanation}."
+
+
+def facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what a reader wants beside the verdict, as (label, text)."""
+    if report.name:
+        yield "problem", report.name
+    if report.network is not None:
+        net = report.network
+        dropout = ", fixed dropout masks" if net.dropout else ""
+        yield "network", f"{net.description}, batch of {net.batch}{dropout}"
+    if report.cost is not None:
+        yield "J", _cost(report)
+    yield "method", _method(report)
+    yield "held to", report.held_to.reason
+    if report.method.self_check:
+        yield "self-check", report.method.self_check
+    run = report.run
+    if run.seconds:
+        total = sum(run.seconds.values())
+        longest = sorted(run.seconds.items(), key=lambda item: -item[1])[:2]
+        parts = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in longest)
+        yield "time", f"{total:.2g} s ({parts}), {run.threads} worker{'s' * (run.threads != 1)}"
+    if run.command:
+        yield "again", run.command
+
+
+def _cost(report: Report) -> str:
+    cost = report.cost
+    assert cost is not None
+    text = f"{cost.total:.10g}"
+    if cost.data is not None and cost.penalty:
+        text += f" = {cost.data:.10g} data + {cost.penalty:.10g} penalty"
+    if cost.theirs is not None:
+        yours = "the same" if not cost.explanation else f"{cost.theirs:.10g}"
+        text += f"; yours is {yours}"
+    return text
+
+
+def _method(report: Report) -> str:
+    method = report.method
+    text = f"{method.name}, ε = {number(method.epsilon)}"
+    if method.checked == method.size:
+        text += f", all {method.size:,} components" if method.size > 1 else ""
+    else:
+        text += f", {method.checked:,} of {method.size:,} components"
+    if method.sampled and method.checked < method.size:
+        text += f", seed {method.seed}"
+    if not method.complete:
+        text += ", INTERRUPTED"
+    if method.noise:
+        text += f"; its own error is about {number(method.noise)} a component"
+    return text
+
+
+def all_notes(report: Report) -> list[str]:
+    """Return what a reader should know, a sentence each: the report's notes and what counts say."""
+    notes = list(report.notes)
+    if report.cost is not None and report.cost.agrees and report.cost.explanation:
+        notes.append(f"{report.cost.explanation}.".capitalize())
+    unsure = report.whole.cannot_tell
+    if unsure and report.gradient_status == "agree":
+        alone = "component differs" if unsure == 1 else "components differ"
+        notes.append(
+            f"{unsure:,} {alone} by what the approximation's own error explains: right as far as "
+            "their blocks can tell."
+        )
+    whole = report.whole
+    if whole.literal_difference > 2.0 * max(whole.difference, report.held_to.tol):
+        notes.append(
+            "With the kinks held to the central differences themselves the difference would be "
+            f"{number(whole.literal_difference)}."
+        )
+    return notes

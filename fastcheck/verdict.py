@@ -1,0 +1,417 @@
+"""The verdict: the relative difference, and the status of the whole, each block, each component."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.approximation import Approximation
+from fastcheck.comparison import (
+    AGREE,
+    KINK,
+    STATUSES,
+    Finding,
+    Lineup,
+    Rules,
+    Tally,
+    line_up,
+    norm,
+    quiet,
+    tally,
+)
+from fastcheck.settings import Settings
+
+__all__ = [
+    "GRADES",
+    "STATUSES",
+    "BlockVerdict",
+    "ComponentVerdict",
+    "Judgement",
+    "grade",
+    "judge",
+    "relative_difference",
+    "worst_status",
+]
+
+Floats = NDArray[np.float64]
+Rounding = float | Floats | None
+
+GRADES = ("great", "look", "worry")
+GREAT, WORRY = 1e-7, 1e-3
+# How many standard deviations are forgiven. Of the 670,000 components of a right float32 backward
+# pass none is off by more than 16σ; a whole block is off by far less, as its errors are many.
+ROUNDING_FACTOR = 30.0
+BLOCK_ROUNDING_FACTOR = 6.0
+NOISE_FACTOR = 8.0
+SHOWN = 10  # components in a report, and one more for each block in trouble
+
+
+class NamedBlock(Protocol):
+    """One array among those that were differentiated by."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def gradient_name(self) -> str: ...
+    @property
+    def layer(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def owner_shape(self) -> tuple[int, ...]: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+
+
+class Order(Protocol):
+    """The order of θ: `ThetaLayout`, or any other that names its blocks and components."""
+
+    @property
+    def blocks(self) -> Sequence[NamedBlock]: ...
+    @property
+    def size(self) -> int: ...
+    def locate(self, index: int) -> object:
+        """Return what prints as the component's name."""
+        ...
+
+
+@dataclass(frozen=True)
+class ComponentVerdict:
+    """One component.
+
+    Attributes
+    ----------
+    name : str
+        `W2[3, 17]`, in the owner's index order.
+    block : str
+        `dW2`.
+    index : int
+        In θ.
+    gradient, approximation : float
+        The given value, and the central difference.
+    tolerance : float
+        The |g − g_approx| up to which it agrees.
+    status : str
+        One of `STATUSES`.
+    low, high : float or None
+        At a kink: the interval between the one-sided slopes.
+    """
+
+    name: str
+    block: str
+    index: int
+    gradient: float
+    approximation: float
+    tolerance: float
+    status: str
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """g / g_approx; NaN for 0/0."""
+        if self.approximation == 0.0:
+            return math.nan if self.gradient == 0.0 else math.copysign(math.inf, self.gradient)
+        return self.gradient / self.approximation
+
+    @property
+    def difference(self) -> float:
+        """|g − g_approx| / (|g| + |g_approx|), 0 when both are zero."""
+        error = abs(self.gradient - self.approximation)
+        return _ratio(error, abs(self.gradient), abs(self.approximation))
+
+
+@dataclass(frozen=True)
+class BlockVerdict:
+    """One block, or (named `dθ`, layer 0) the whole; norms are over the checked components.
+
+    Attributes
+    ----------
+    name, parameter : str
+        `dW2` and `W2`.
+    layer : int
+    kind : str
+        `W`, `b`, `array` or `whole`.
+    shape : tuple of int
+        In the owner's convention.
+    size, checked : int
+        Components there are, and components compared.
+    difference : float
+        ‖g − g_approx‖ / (‖g‖ + ‖g_approx‖), a kink counting with its distance to its interval.
+    literal_difference : float
+        The same with a kink held to the central difference itself.
+    gradient_norm, approximation_norm, error_norm : float
+    tolerance : float
+        The ‖g − g_approx‖ up to which the block agrees: tol and rounding.
+    noise : float
+        ‖method's own error‖.
+    status : str
+        `agree`, `cannot tell` or `wrong`, by the norm alone.
+    grade : str
+        One of `GRADES`.
+    wrong, cannot_tell, kinks : int
+        Components of that status.
+    worst : ComponentVerdict or None
+        The worst status, in it the largest |g − g_approx|.
+    """
+
+    name: str
+    parameter: str
+    layer: int
+    kind: str
+    shape: tuple[int, ...]
+    size: int
+    checked: int
+    difference: float
+    literal_difference: float
+    gradient_norm: float
+    approximation_norm: float
+    error_norm: float
+    tolerance: float
+    noise: float
+    status: str
+    grade: str
+    wrong: int
+    cannot_tell: int
+    kinks: int
+    worst: ComponentVerdict | None = None
+
+    @property
+    def verdict(self) -> str:
+        """`wrong` also where a single component is."""
+        return "wrong" if self.wrong else self.status
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on a gradient.
+
+    Attributes
+    ----------
+    status : str
+        The worst of the whole, the blocks and the components; at best `cannot tell` where the run
+        was interrupted.
+    grade : str
+        The worst of the whole and the blocks.
+    whole : BlockVerdict
+    blocks : tuple of BlockVerdict
+        In the order of θ.
+    components : tuple of ComponentVerdict
+        The worst ones, the worst first.
+    """
+
+    status: str
+    grade: str
+    whole: BlockVerdict
+    blocks: tuple[BlockVerdict, ...]
+    components: tuple[ComponentVerdict, ...]
+
+
+def relative_difference(a: Floats, b: Floats) -> float:
+    """Return ‖a − b‖ / (‖a‖ + ‖b‖), 0 when both are zero; at any scale that floats have.
+
+    Parameters
+    ----------
+    a, b : ndarray, the same shape, float64
+    """
+    a, b = np.ravel(a), np.ravel(b)
+    with quiet():
+        return _ratio(norm(a - b), norm(a), norm(b))
+
+
+def _ratio(error: float, first: float, second: float) -> float:
+    """Return error / (first + second): 0 for no error, at most 1."""
+    if error == 0.0:
+        return 0.0
+    if not math.isfinite(error):
+        return 1.0
+    return min(1.0, 0.5 * error / (0.5 * first + 0.5 * second))
+
+
+def worst_status(*statuses: str) -> str:
+    """Return the worst of some statuses."""
+    return max(statuses, key=STATUSES.index, default="agree")
+
+
+def grade(difference: float, status: str) -> str:
+    """Return `great`, `look` or `worry`.
+
+    A difference that tol and rounding explain is great at any size, one that the method's own error
+    explains wants a look; what nothing explains is a worry from 1e-3 on.
+    """
+    if status == "agree" or difference <= GREAT:
+        return "great"
+    return "worry" if status == "wrong" and difference >= WORRY else "look"
+
+
+def judge(
+    order: Order,
+    gradient: Floats,
+    approximation: Approximation,
+    sigma: Rounding | Callable[[], Rounding],
+    settings: Settings,
+) -> Judgement:
+    """Hold a gradient against its approximation.
+
+    Parameters
+    ----------
+    order : ThetaLayout or Order
+    gradient : ndarray, shape (N,), float64, finite
+    approximation : Approximation
+        Of all components or of a sample; NaN where an interrupted run did not come.
+    sigma : float, ndarray of shape (n,) or (N,), None, or a callable that returns one of these
+        Standard deviation of the gradient's own rounding. A callable is called only if something
+        does not agree without it.
+    settings : Settings
+        Of which `tol` counts.
+
+    Returns
+    -------
+    Judgement
+    """
+    rules = Rules(settings.tol, ROUNDING_FACTOR, NOISE_FACTOR)
+    rounding: Rounding = None if callable(sigma) else sigma
+    with quiet():
+        lineup = line_up(gradient, approximation, 0.0 if rounding is None else rounding)
+    tallies = []
+    for block in order.blocks:
+        result = tally(lineup.evidence, lineup.part(block.offset, _stop(block)), rules)
+        if callable(sigma) and not _untroubled(result, rules):
+            return judge(order, gradient, approximation, sigma(), settings)
+        tallies.append(result)
+    return _judgement(order, lineup, tallies, rules, approximation.complete)
+
+
+def _stop(block: NamedBlock) -> int:
+    return block.offset + block.size
+
+
+def _untroubled(result: Tally, rules: Rules) -> bool:
+    allowed = rules.tol * result.gradient + rules.tol * result.approximation
+    return result.wrong == result.cannot_tell == 0 and result.error <= allowed
+
+
+def _judgement(
+    order: Order, lineup: Lineup, tallies: list[Tally], rules: Rules, complete: bool
+) -> Judgement:
+    """Give every block and the whole a status, and name the worst components."""
+    blocks = []
+    for block, result in zip(order.blocks, tallies, strict=True):
+        shell = _shell(block)
+        worst = next(_named([*result.findings[:1]], order, lineup, rules), None)
+        blocks.append(
+            _block(shell, result, rules, lineup.broken(block.offset, _stop(block)), worst)
+        )
+    total = Tally.total(tallies)
+    shell = ("dθ", "θ", 0, "whole", (order.size,), order.size)
+    components = tuple(_worst_components(total, tallies, order, lineup, rules))
+    whole = _block(shell, total, rules, lineup.not_finite.size, next(iter(components), None))
+    status = worst_status(*(b.verdict for b in [whole, *blocks]))
+    if not complete:
+        status = worst_status(status, "cannot tell")
+    worst_grade = max((b.grade for b in [whole, *blocks]), key=GRADES.index)
+    return Judgement(status, worst_grade, whole, tuple(blocks), components)
+
+
+Shell = tuple[str, str, int, str, tuple[int, ...], int]
+
+
+def _shell(block: NamedBlock) -> Shell:
+    """Return what a block verdict says before anything was compared."""
+    names = (block.gradient_name, block.name, block.layer, block.kind)
+    return (*names, tuple(int(n) for n in block.owner_shape), block.size)
+
+
+def _block(
+    shell: Shell, result: Tally, rules: Rules, broken: int, worst: ComponentVerdict | None
+) -> BlockVerdict:
+    """Judge a block by its norms.
+
+    A block can't be worse than the worst of its components allows: the peak of σ counts, so that
+    blocks of few components, or with one that is much coarser than the rest, are not accused.
+    """
+    rounding = max(BLOCK_ROUNDING_FACTOR * result.rounding, rules.rounding * result.rounding_peak)
+    tolerance = rules.tol * result.gradient + rules.tol * result.approximation + rounding
+    if result.error <= tolerance:
+        status = "agree"
+    elif result.error <= tolerance + rules.noise * result.noise:
+        status = "cannot tell"
+    else:
+        status = "wrong"
+    if broken:
+        status = worst_status(status, "cannot tell")
+    difference = _ratio(result.error, result.gradient, result.approximation)
+    judged = BlockVerdict(
+        *shell,
+        checked=result.checked,
+        difference=difference,
+        literal_difference=_ratio(result.literal_error, result.gradient, result.approximation),
+        gradient_norm=result.gradient,
+        approximation_norm=result.approximation,
+        error_norm=result.error,
+        tolerance=tolerance,
+        noise=result.noise,
+        status=status,
+        grade=grade(difference, status),
+        wrong=result.wrong,
+        cannot_tell=result.cannot_tell + broken,
+        kinks=result.kinks,
+        worst=worst,
+    )
+    if not result.wrong or worst is None:
+        return judged
+    own = (judged.grade, grade(worst.difference, "wrong"))
+    return replace(judged, grade=max(own, key=GRADES.index))
+
+
+def _worst_components(
+    total: Tally, tallies: list[Tally], order: Order, lineup: Lineup, rules: Rules
+) -> list[ComponentVerdict]:
+    """Return the worst components, and the worst one of every block that is in trouble."""
+    chosen = total.findings[:SHOWN]
+    for result in tallies:
+        if result.wrong or result.cannot_tell or result.kinks:
+            chosen.extend(f for f in result.findings[:1] if f not in chosen)
+    chosen.sort(key=lambda f: (-f.severity, -f.error, f.position))
+    return list(_named(chosen, order, lineup, rules))
+
+
+def _named(
+    findings: list[Finding], order: Order, lineup: Lineup, rules: Rules
+) -> Iterator[ComponentVerdict]:
+    """Yield findings with their names and values, each component once."""
+    evidence, seen = lineup.evidence, set()
+    offsets = np.array([block.offset for block in order.blocks])
+    for finding in findings:
+        at = finding.position
+        if at in seen:
+            continue
+        seen.add(at)
+        index = lineup.index(at)
+        block = order.blocks[int(np.searchsorted(offsets, index, side="right")) - 1]
+        gradient, value = float(evidence.gradient[at]), float(evidence.values[at])
+        rounding = evidence.rounding
+        sigma = float(rounding[at]) if isinstance(rounding, np.ndarray) else rounding
+        severity, low, high = finding.severity, None, None
+        kink = evidence.kinks_within(at, at + 1)
+        if kink.start < kink.stop:
+            low, high = (float(b[kink][0]) for b in (evidence.kinks.low, evidence.kinks.high))
+            severity = KINK if severity == AGREE else severity
+        yield ComponentVerdict(
+            name=str(order.locate(index)),
+            block=block.gradient_name,
+            index=index,
+            gradient=gradient,
+            approximation=value,
+            tolerance=rules.tol * abs(gradient) + rules.tol * abs(value) + rules.rounding * sigma,
+            status=STATUSES[severity],
+            low=low,
+            high=high,
+        )

@@ -1,0 +1,1 @@
+"""The tests of fastcheck, and the oracles that they hold it against."""
