@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ CURVATURE_FLOOR = 3e-14
 LINEAR_FLOOR = 1e-13
 LARGEST_LINEAR_EPSILON = 1e-6
 MOST_NODES = 8
+CANCELLATION = 1e-14
 COLUMNS = 512
 
 
@@ -54,6 +55,8 @@ class Probes:
         Whether changes stay linear up to the outputs, so that one pass serves both signs.
     curvature : float
         The O(h²) term that was measured, relative.
+    spread : ndarray, shape (L,), float64, or None
+        How far slopes of each layer are off where the user's own functions cancel.
     """
 
     network: Network
@@ -71,6 +74,13 @@ class Probes:
     nodes: Floats
     linear: bool = True
     curvature: float = 0.0
+    spread: Floats | None = None
+
+    @property
+    def direct(self) -> bool:
+        """Whether a function of the user's own is evaluated directly, so that it cancels."""
+        own = [a.entry is None for a in self.network.activations]
+        return any(own) or self.network.loss.entry is None
 
     @property
     def unit_offsets(self) -> Integers:
@@ -188,27 +198,50 @@ def full_slopes(
     return crossed
 
 
+@dataclass
+class _Bends:
+    """The largest bends that were seen: relative, and each layer's absolute."""
+
+    linear: float = 0.0
+    curvature: float = 0.0
+    spread: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def see(self, layer: int, shared: Floats, whole: Floats) -> None:
+        """Compare linear slopes (units,) with whole ones at h and h/2 (2, units)."""
+        if shared.size == 0 or not np.abs(whole).any():
+            return
+        largest = np.abs(whole).max()
+        between = np.abs(whole[0] - whole[1]).max()
+        self.linear = max(self.linear, np.abs(whole[0] - shared).max() / largest)
+        self.curvature = max(self.curvature, between / largest)
+        self.spread[layer - 1] = max(self.spread[layer - 1], between)
+
+
 def measured(probes: Probes) -> Probes:
     """Measure the O(h²) term on a few probes, and choose passes and nodes by it."""
-    bend, curvature = 0.0, 0.0
-    offsets, depth = probes.unit_offsets, probes.network.depth
+    offsets, sizes = probes.unit_offsets, probes.network.sizes[1:]
+    bends = _Bends(spread=np.zeros(len(sizes)))
+    picks = [np.unique(np.linspace(0, n - 1, 8).astype(np.int64)) for n in sizes]
     touched = np.zeros(int(offsets[-1]), bool)
-    picks = [np.unique(np.linspace(0, n - 1, 8).astype(np.int64)) for n in probes.network.sizes[1:]]
     for layer, units in enumerate(picks):
         touched[offsets[layer] + units] = True
-    work = np.empty((3, max(probes.network.sizes[1:]) * max(8 * depth, *probes.network.sizes[1:])))
+    work = np.empty((3, max(sizes) * max(int(touched.sum()), *sizes)))
     for sample in np.unique(np.linspace(0, probes.batch.size - 1, 3).astype(np.int64)):
         slopes, reach = linear_slopes(probes, (sample, sample + 1), touched, work)
         for layer, units in enumerate(picks, start=1):
-            whole, _ = probes.slopes(layer, sample, units, np.array([1.0, 0.5]))
-            smooth = reach[0, offsets[layer - 1] + units] > 1.0
-            largest = np.abs(whole).max(initial=0.0)
-            if largest > 0.0 and smooth.any():
-                here = slopes[0, 0, offsets[layer - 1] + units]
-                bend = max(bend, np.abs(whole[0] - here)[smooth].max() / largest)
-                curvature = max(curvature, np.abs(whole[0] - whole[1])[smooth].max() / largest)
-    linear = bend <= LINEAR_FLOOR and _may_be_linear(probes)
-    return replace(probes, linear=linear, curvature=curvature, nodes=_nodes(curvature))
+            free = units[reach[0, offsets[layer - 1] + units] > 1.0]
+            whole, _ = probes.slopes(layer, sample, free, np.array([1.0, 0.5]))
+            bends.see(layer, slopes[0, 0, offsets[layer - 1] + free], whole)
+    linear = bends.linear <= LINEAR_FLOOR and _may_be_linear(probes)
+    if not probes.direct:
+        nodes = _nodes(bends.curvature)
+        return replace(probes, linear=linear, curvature=bends.curvature, nodes=nodes)
+    # What cancels in the user's own functions looks like a bend: 1e-16 of a value over the step.
+    excused = bends.curvature <= CANCELLATION / probes.epsilon
+    nodes = np.ones(1) if excused else _nodes(bends.curvature)
+    return replace(
+        probes, linear=False, curvature=bends.curvature, nodes=nodes, spread=bends.spread
+    )
 
 
 def _may_be_linear(probes: Probes) -> bool:

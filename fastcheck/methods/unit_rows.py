@@ -54,20 +54,38 @@ def assemble(
     network = probes.network
     done = [r for r in results if r is not None]
     complete = len(done) == len(results)
-    size = network.size if indices is None else indices.size
-    values = np.empty(size)
+    values = np.full(network.size if indices is None else indices.size, np.nan)
+    bends = np.zeros_like(values) if probes.nodes.size > 1 else None
+    kinks = Kinks.none()
     if complete:
         slopes = _coefficients(probes, _joined(probes, chunks, results))
         for block in network.order.blocks:
-            _fill_block(probes, slopes, block, indices, values)
-    else:
-        values[:] = np.nan
-    rows = merge_kinks([r.kinks for r in done])
-    kinks = _apply_kinks(probes, rows, indices, values) if complete else Kinks.none()
+            _fill_block(probes, slopes, block, indices, (values, bends))
+        kinks = _apply_kinks(probes, merge_kinks([r.kinks for r in done]), indices, values)
+    noise = _noise(probes)
     return Approximation(
-        "unit", probes.epsilon, indices, values, kinks=kinks, curvature=probes.curvature,
-        complete=complete, notes=tuple(_notes(probes)),
-    )  # fmt: skip
+        "unit",
+        probes.epsilon,
+        indices,
+        values,
+        noise=noise if bends is None else noise + np.abs(bends),
+        kinks=kinks,
+        curvature=probes.curvature,
+        complete=complete,
+        notes=tuple(_notes(probes)),
+    )
+
+
+def _noise(probes: Probes) -> float:
+    """Return what cancellation in the user's own functions does to a component, at most."""
+    if probes.spread is None or probes.nodes.size > 1:
+        return 0.0
+    norms = [
+        max(1.0, float(np.linalg.norm(probes.inputs_of(layer), axis=0).max()))
+        for layer in range(1, probes.network.depth + 1)
+    ]
+    scale = probes.network.data_scale(probes.batch.size)
+    return scale * float(np.max(probes.spread * np.array(norms)))
 
 
 def _joined(
@@ -106,32 +124,41 @@ def _terms(probes: Probes, layer: int) -> Iterator[tuple[Floats, Floats]]:
 
 
 def _fill_block(
-    probes: Probes, slopes: Floats, block: Block, indices: Integers | None, values: Floats
+    probes: Probes,
+    slopes: Floats,
+    block: Block,
+    indices: Integers | None,
+    out: tuple[Floats, Floats | None],
 ) -> None:
-    """Fill in one block's part of the values."""
+    """Fill in one block's part of the values, and of how far they are from ε → 0."""
     m = probes.batch.size
     offsets = probes.unit_offsets
-    scale = probes.network.data_scale(m)
-    C = slopes[:, :, offsets[block.layer - 1] : offsets[block.layer]]
+    C = probes.network.data_scale(m) * slopes[:, :, offsets[block.layer - 1] : offsets[block.layer]]
     pick = 0 if block.kind == "W" else 1
     factors = [term[pick] for term in _terms(probes, block.layer)]
+    values, bends = out
     if indices is None:
-        out = values[block.slice].reshape(-1, factors[0].shape[1])
+        shape = (block.shape[0], factors[0].shape[1])
         # The products sum over samples in one order, whatever the number of workers.
-        np.matmul((scale * C[0]).T, factors[0], out=out)
-        for q in range(1, len(factors)):
-            out += (scale * C[q]).T @ factors[q]
-        _add_penalty(probes, block, out)
+        np.matmul(C[0].T, factors[0], out=values[block.slice].reshape(shape))
+        if bends is not None:
+            for q in range(1, len(factors)):
+                bends[block.slice] += (C[q].T @ factors[q]).ravel()
+            values[block.slice] += bends[block.slice]
+        _add_penalty(probes, block, values[block.slice].reshape(shape))
         return
     first, last = np.searchsorted(indices, (block.offset, block.stop))
     rows, columns = np.divmod(indices[first:last] - block.offset, factors[0].shape[1])
-    found = np.zeros(rows.size)
+    found = np.zeros((len(factors), rows.size))
     for q, factor in enumerate(factors):
         for sample in range(m):
-            found += scale * C[q, sample, rows] * factor[sample, columns]
+            found[q] += C[q, sample, rows] * factor[sample, columns]
+    values[first:last] = found.sum(axis=0)
+    if bends is not None:
+        bends[first:last] = found[1:].sum(axis=0)
     if block.kind == "W":
-        found += 2.0 * probes.network.penalty_scale(m) * probes.network.theta[indices[first:last]]
-    values[first:last] = found
+        weights = probes.network.theta[indices[first:last]]
+        values[first:last] += 2.0 * probes.network.penalty_scale(m) * weights
 
 
 def _add_penalty(probes: Probes, block: Block, out: Floats) -> None:
@@ -170,7 +197,8 @@ def _notes(probes: Probes) -> list[str]:
         )
     if probes.nodes.size > 1:
         notes.append(
-            f"At this ε the slopes change by {probes.curvature:.1e} within ±ε; corrected from "
-            f"{probes.nodes.size} probes a unit."
+            f"At this ε the slopes change by up to {probes.curvature:.1e} within ±ε (taken from "
+            f"{probes.nodes.size} probes a unit): so far the central difference itself is from "
+            f"the derivative. A smaller ε can tell more."
         )
     return notes
