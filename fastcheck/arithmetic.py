@@ -18,13 +18,17 @@ Floats = NDArray[np.float64]
 MEAN_SQUARE = 0.18
 # The products of a matrix product are summed in a row up to about this many.
 SUMMED_IN_A_ROW = 512
-# Half the smallest subnormal and the largest number of each precision.
+# The absolute error where a result underflows: vectorised functions and many processors flush to
+# zero below the smallest normal number; float16 has its subnormals everywhere.
 UNDERFLOW = {
-    "float64": 0.0,  # 2⁻¹⁰⁷⁵ is none; the reference underflows there too
-    "float32": 2.0**-150,
+    "float64": 2.0**-1022,
+    "float32": 2.0**-126,
     "float16": 2.0**-25,
-    "bfloat16": 2.0**-134,
+    "bfloat16": 2.0**-126,
 }
+# The least variance, beside values near 1: far below what any verdict can see, above underflow.
+LEAST = 1e-290
+# The largest number.
 LARGEST = {
     "float64": float(np.finfo(np.float64).max),
     "float32": float(np.finfo(np.float32).max),
@@ -74,7 +78,7 @@ class Precision:
 
     def underflows(self, size: float) -> float:
         """Variance of an underflow where values are given in units of `size`."""
-        return min(self.underflow / max(size, 1e-300), 1e140) ** 2 / 3.0
+        return max(min(self.underflow / max(size, 1e-300), 1e140) ** 2 / 3.0, LEAST)
 
     def holds(self, values: Floats) -> bool:
         """Whether all values are numbers of this precision."""
@@ -97,7 +101,7 @@ def _in_a_row(terms: int) -> float:
     return float(terms) if terms <= SUMMED_IN_A_ROW else float(np.sqrt(SUMMED_IN_A_ROW * terms))
 
 
-def repetitions(values: Floats, precision: Precision, size: float) -> Floats:
+def repetitions(values: Floats, precision: Precision, size: float = 1.0) -> Floats:
     """Return how many samples of its column share each value, as far as the precision can tell.
 
     Equal values are rounded equally: over a sum of samples their errors do not average out.
@@ -106,20 +110,43 @@ def repetitions(values: Floats, precision: Precision, size: float) -> Floats:
     ----------
     values : ndarray, shape (m, n)
         In units of `size`.
+
+    Returns
+    -------
+    ndarray, shape (m, n), 1 where a value is alone
     """
     m = values.shape[0]
+    found = np.ones_like(values)
     if m == 1:
-        return np.ones_like(values)
-    _, exponents = np.frexp(values)
-    grid = np.ldexp(2.0 * precision.u, exponents)
-    grid = np.maximum(grid, 2.0 * precision.underflow * precision.u / max(size, 1e-300))
-    keys = np.rint(values / grid) * grid
-    order = np.argsort(keys, axis=0)
-    ordered = np.take_along_axis(keys, order, axis=0)
-    fresh = np.ones(values.shape, dtype=bool)
-    fresh[1:] = ordered[1:] != ordered[:-1]
-    runs = np.cumsum(fresh.T.ravel()) - 1
-    counts = np.bincount(runs)[runs].reshape(values.shape[::-1]).T
-    found = np.empty_like(values)
-    np.put_along_axis(found, order, counts.astype(np.float64), axis=0)
+        return found
+    keys = _rounded_keys(values.T, precision, size)
+    ordered = np.sort(keys, axis=1)
+    distinct = np.count_nonzero(ordered[:, 1:] != ordered[:, :-1], axis=1) + 1
+    columns = np.flatnonzero(distinct <= 0.75 * m)
+    if columns.size:
+        found[:, columns] = _counts(keys[columns]).T
+    return found
+
+
+def _rounded_keys(values: Floats, precision: Precision, size: float) -> NDArray[np.int64]:
+    """Return whole numbers that are equal where values are equal in a precision."""
+    tiny = 4.0 * precision.underflow * precision.u / max(size, 1e-300)
+    if tiny > 1e-6:  # fixed point is all that is left
+        return np.asarray(np.rint(values / tiny), dtype=np.int64)
+    bits = np.ascontiguousarray(values).view(np.int64)
+    drop = 54 - int(round(-np.log2(precision.u)))
+    return np.asarray((bits + (1 << (drop - 1))) >> drop)
+
+
+def _counts(keys: NDArray[np.int64]) -> Floats:
+    """Return how often each key occurs in its row; 1 for zeros, which are exact."""
+    order = np.argsort(keys, axis=1)
+    ordered = np.take_along_axis(keys, order, axis=1)
+    fresh = np.ones(keys.shape, dtype=bool)
+    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    runs = np.cumsum(fresh.ravel()) - 1
+    counts = np.bincount(runs)[runs].reshape(keys.shape).astype(np.float64)
+    counts[ordered == 0] = 1.0
+    found = np.empty_like(counts)
+    np.put_along_axis(found, order, counts, axis=1)
     return found

@@ -103,10 +103,10 @@ def _version() -> str:
 
 
 def _plants() -> str:
-    from fastcheck.plants import SLIPS
+    from fastcheck.plants import PLANTS, in_words
 
-    width = max(map(len, SLIPS))
-    return "\n".join(f"{slip.name:<{width}}  {slip.sentence}" for slip in SLIPS.values())
+    width = max(map(len, PLANTS))
+    return "\n".join(f"{name:<{width}}  {in_words(slip)}" for name, slip in PLANTS.items())
 
 
 def _check_usage(target: str | None, example: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ def _planted(problem: Problem, bug: str | None) -> Problem:
 
     batch = problem.network.batch(problem.inputs, problem.targets)
     gradient = plant(bug, problem.network, batch)
-    name = f"{problem.name}, with a planted bug: {gradient.slip.sentence}"
+    name = f"{problem.name}, with a planted bug: {gradient}"
     return replace(problem, gradient=gradient, name=name)
 
 

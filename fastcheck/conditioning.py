@@ -53,7 +53,7 @@ def _gaussian(Z: Floats, A: Floats, p: float) -> Errors:
 def _gated_tanh(Z: Floats, A: Floats, p: float) -> Errors:
     """`½z(1 + tanh v)`, v a cubic of z; in its slope `1 − tanh²` meets z·v'."""
     size = np.minimum(np.abs(Z), 8.0)
-    decay = np.exp(-np.maximum(1.6 * size + 0.0714 * size**3 - 17.0, 0.0))  # tanh is 1 from there
+    decay = np.exp(-np.maximum(1.6 * size + 0.0714 * size**3 - 37.0, 0.0))  # tanh is 1 from there
     return 0.5 * np.abs(Z), 0.5 + size * (0.4 + 0.054 * size * size) * decay
 
 
@@ -163,7 +163,23 @@ def slope_spread(
     step = np.copysign(np.maximum(deviation, STEP), Z)
     step = np.where(np.abs(step) < np.abs(Z), -step, step)
     secant = (slope(activation, Z + step) - slopes) / np.abs(step)
-    return np.asarray(np.abs(secant) * deviation)
+    spread = np.asarray(np.abs(secant) * deviation)
+    wide = np.nonzero(deviation > 0.1)
+    if wide[0].size:
+        spread[wide] = _wide_spread(activation, Z[wide], deviation[wide], spread[wide])
+    return spread
+
+
+def _wide_spread(
+    activation: BoundActivation, Z: Floats, deviation: Floats, spread: Floats
+) -> Floats:
+    """Return the spread of φ' where σ_z is as large as the curve's own bend, as at a kink."""
+    here = slope(activation, Z)
+    for reach, least in LEAST_CHANCE:
+        for step in (reach * deviation, -reach * deviation):
+            moved = np.abs(slope(activation, Z + step) - here)
+            spread = np.maximum(spread, np.sqrt(least) * moved)
+    return spread
 
 
 @dataclass(frozen=True)

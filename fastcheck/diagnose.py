@@ -109,7 +109,11 @@ class Diagnosis:
 
 
 def _full_sentence(finding: Finding) -> str:
-    text = finding.sentence[0].upper() + finding.sentence[1:] if finding.sentence[0] != "d" else finding.sentence
+    text = (
+        finding.sentence[0].upper() + finding.sentence[1:]
+        if finding.sentence[0] != "d"
+        else finding.sentence
+    )
     if finding.consequences:
         many = len(finding.consequences) > 1
         names = _listed(finding.consequences)
@@ -187,7 +191,9 @@ def _diagnosis(scene: Scene, gradient: Floats, best: Hypothesis, doubts: str) ->
     groups: dict[tuple[str, str, str], list[Found]] = {}
     for one in found:
         value = "" if one.slip == "unknown" else one.value
-        groups.setdefault((*((one.slip, value)), "delta" if one.place == "delta" else ""), []).append(one)
+        groups.setdefault(
+            (*((one.slip, value)), "delta" if one.place == "delta" else ""), []
+        ).append(one)
     known = [f for f in found if f.slip != "unknown"]
     unknown = [f for f in found if f.slip == "unknown"]
     own = {name for f in found for name in _own_blocks(scene, f)}
@@ -201,7 +207,9 @@ def _diagnosis(scene: Scene, gradient: Floats, best: Hypothesis, doubts: str) ->
     if unknown and not known:
         findings.append(_finding(scene, gradient, unknown, wrong, own, unknown))
     left = {name for f in unknown for name in _own_blocks(scene, f)}
-    return Diagnosis(tuple(_merged(findings)), _explained(scene, gradient, wrong, left), unexplained)
+    return Diagnosis(
+        tuple(_merged(findings)), _explained(scene, gradient, wrong, left), unexplained
+    )
 
 
 def _merged(findings: list[Finding]) -> list[Finding]:
@@ -224,19 +232,29 @@ def _own_blocks(scene: Scene, found: Found) -> list[str]:
     if found.place == "whole":
         return [b.gradient_name for b in order.blocks]
     weights, biases = order.weights(found.layer), order.biases(found.layer)
-    blocks = [weights] if found.place == "W" else [biases] if found.place == "b" else [weights, biases]
+    blocks = (
+        [weights] if found.place == "W" else [biases] if found.place == "b" else [weights, biases]
+    )
     return [b.gradient_name for b in blocks if b is not None]
 
 
 def _finding(  # noqa: PLR0913, PLR0917
-    scene: Scene, gradient: Floats, members: list[Found], wrong: list[Block], own: set[str],
+    scene: Scene,
+    gradient: Floats,
+    members: list[Found],
+    wrong: list[Block],
+    own: set[str],
     unknown: list[Found],
 ) -> Finding:
     """Put one slip, in all layers where it was made, into words."""
     first, slip = members[0], SLIPS[members[0].slip]
     layers = tuple(dict.fromkeys(f.layer for f in members if f.layer))
     wrong_names = {b.gradient_name: b for b in wrong}
-    blocks = tuple(n for n in dict.fromkeys(n for f in members for n in _own_blocks(scene, f)) if n in wrong_names)
+    blocks = tuple(
+        n
+        for n in dict.fromkeys(n for f in members for n in _own_blocks(scene, f))
+        if n in wrong_names
+    )
     consequences: tuple[str, ...] = ()
     if any(f.place == "delta" for f in members) and layers:
         consequences = tuple(
@@ -246,8 +264,13 @@ def _finding(  # noqa: PLR0913, PLR0917
     course, rows = mended(scene.network, first.layer, slip.line) if first.layer else ("", "")
     solved = first.slip != "unknown" and not unknown
     left = 1e-9 if solved else 0.0
-    error = sum(norm(gradient[wrong_names[n].slice] - scene.right[wrong_names[n].slice]) for n in blocks)
-    size = sum(norm(gradient[wrong_names[n].slice]) + norm(scene.right[wrong_names[n].slice]) for n in blocks)
+    error = sum(
+        norm(gradient[wrong_names[n].slice] - scene.right[wrong_names[n].slice]) for n in blocks
+    )
+    size = sum(
+        norm(gradient[wrong_names[n].slice]) + norm(scene.right[wrong_names[n].slice])
+        for n in blocks
+    )
     known = first.slip != "unknown"
     return Finding(
         slip=first.slip, layers=layers, blocks=blocks,

@@ -225,7 +225,9 @@ def sample_weights(
     if not used.any():
         return None
     weights = np.ones(m)
-    solved, _, rank, spectrum = np.linalg.lstsq(M[:, used] / size[used], u.ravel()[places], rcond=None)
+    solved, _, rank, spectrum = np.linalg.lstsq(
+        M[:, used] / size[used], u.ravel()[places], rcond=None
+    )
     if rank < used.sum() or spectrum[-1] < 1e-8 * spectrum[0]:
         return None
     weights[used] = solved / size[used]
@@ -240,7 +242,10 @@ def weights_text(weights: Floats) -> tuple[str, bool]:
     m = weights.size
     values, counts = np.unique(np.round(weights, 7), return_counts=True)
     if values.size > 3:
-        return f"each sample has a weight of its own, from {weights.min():.3g} to {weights.max():.3g}", False
+        return (
+            f"each sample has a weight of its own, from {weights.min():.3g} to {weights.max():.3g}",
+            False,
+        )
     usual = float(values[counts.argmax()])
     if usual == 0.0 and values.size == 2:  # more are left out than kept
         usual = float(values[values != 0.0][0])

@@ -126,10 +126,14 @@ class _BlackBox:
 
     def at_theta(self) -> tuple[float, str]:
         """Return f(θ), evaluated twice, and its precision."""
-        vector = self.theta.copy()
-        found = same_twice(lambda: self(vector), "f", lambda a, b: a == b)
-        self.unchanged(vector)
-        return found
+
+        def once() -> tuple[float, str]:
+            vector = self.theta.copy()
+            value = self(vector)
+            self.unchanged(vector)
+            return value
+
+        return same_twice(once, "f", lambda a, b: a == b)
 
     def unchanged(self, vector: Floats) -> None:
         """Refuse an f that writes into θ."""

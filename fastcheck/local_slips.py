@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.door import UNIT_ROUNDOFF
 from fastcheck.errors import InputError
 from fastcheck.fitting import (
     Overlay,
@@ -63,7 +64,9 @@ class BlockView:
         """Whether all do."""
         return self.scene.agrees(self.sight, self.u, predicted, self.floor(predicted))
 
-    def found(self, slip: str, value: str = "", extra: float = 0.0, equal: tuple[str, ...] = ()) -> Found:
+    def found(
+        self, slip: str, value: str = "", extra: float = 0.0, equal: tuple[str, ...] = ()
+    ) -> Found:
         """Return a slip in this block."""
         return Found(slip, self.layer, self.kind, value, extra, equal)
 
@@ -120,6 +123,7 @@ def _candidates(view: BlockView) -> Iterator[tuple[Found, Floats]]:
     if biases:
         if view.scene.network.activations[view.layer - 1].name != "identity":
             yield view.found("bias_before_slope"), delta.dA.sum(axis=0)
+            yield view.found("bias_before_slope"), view.scene.masked(view.layer, delta.dA).sum(axis=0)
         return
     yield from _sketched_inputs(view)
 
@@ -135,7 +139,8 @@ def _sketched_inputs(view: BlockView) -> Iterator[tuple[Found, Floats]]:
             pairs += [(view.found(name, value), delta.dZ, A) for value, A in variants(here)]
         except InputError:
             continue
-    pairs.append((view.found("delta_before_slope"), delta.dA, here.A_before))
+    for dA in (delta.dA, view.scene.masked(view.layer, delta.dA)):
+        pairs.append((view.found("delta_before_slope"), dA, here.A_before))
     rows = np.argsort(np.abs(view.u).sum(axis=1))[-8:]
     u, penalty = view.u[rows], here.decay * here.W[rows]
     for found, dZ, A in pairs:
@@ -172,20 +177,29 @@ def _shifts(view: BlockView) -> Iterator[tuple[Found, Floats]]:
     for axis, name in enumerate(names):
         for shift in (1, -1, 2, -2):
             if expected.shape[axis] > abs(shift):
-                yield view.found(name, f"{shift:+d}", 0.05 * abs(shift)), np.roll(expected, shift, axis)
+                yield (
+                    view.found(name, f"{shift:+d}", 0.05 * abs(shift)),
+                    np.roll(expected, shift, axis),
+                )
 
 
 def _predicted(view: BlockView) -> Iterator[Explanation]:
     """Hold each candidate against the block: as it is, with a factor, with few components off."""
     for found, predicted in _candidates(view):
         if view.matches(predicted):
-            yield (found,)
+            # What was never set is exactly zero; sums that cancel are not.
+            if found.slip not in ("zero", "bias_zero") or not np.any(view.u):
+                yield (found,)
             continue
         if found.slip in ("zero", "bias_zero", "copied", "bias_copied") or not np.any(predicted):
             continue
         share = view.share(predicted)
         if share < 0.5:
-            data = predicted - view.penalty if found.slip.startswith(("inputs", "delta")) else predicted
+            data = (
+                predicted - view.penalty
+                if found.slip.startswith(("inputs", "delta"))
+                else predicted
+            )
             rest = view.penalty if data is not predicted else 0.0
             factor = ratio(view.u - rest, data, view.floor(predicted))
             if np.isfinite(factor) and not view.scene.unit(factor) and factor != 0.0:
@@ -352,12 +366,9 @@ def _coarse(view: BlockView) -> Iterator[Explanation]:
     size = float(np.linalg.norm(expected))
     error = float(np.linalg.norm(u - expected))
     coarser = lower_precision_of(u, precision)
-    limits = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-    if coarser is not None:
-        allowed = 1.01 * limits[coarser] * np.abs(expected) + 2.0**-24
-        if np.all(np.abs(u - expected) <= allowed + view.floor(expected)):
-            name = "rounded_float16" if coarser == "float16" else "rounded"
-            yield (view.found(name, "" if name != "rounded" else coarser),)
+    if coarser is not None and _is_rounded(view, coarser):
+        name = "rounded_float16" if coarser == "float16" else "rounded"
+        yield (view.found(name, "" if name != "rounded" else coarser),)
     elif u.size > 1 and 0.0 < error < LOWER["float32"] * size:
         yield (view.found("low_precision", "1e-7: float32"),)
     elif u.size > 8 and 0.0 < error < 3e-3 * size:
@@ -372,8 +383,21 @@ def _coarse(view: BlockView) -> Iterator[Explanation]:
     limit = float(np.abs(u).max(initial=0.0))
     at_limit = int(np.count_nonzero(np.abs(u) == limit))
     telling = at_limit >= 2 or _round_number(limit)
-    if limit > 0.0 and telling and at_limit < u.size and view.matches(np.clip(expected, -limit, limit)):
+    if (
+        limit > 0.0
+        and telling
+        and at_limit < u.size
+        and view.matches(np.clip(expected, -limit, limit))
+    ):
         yield (view.found("clipped", f"{limit:.4g}"),)
+
+
+def _is_rounded(view: BlockView, precision: str) -> bool:
+    """Whether every component is the expected one, rounded once."""
+    tiny = {"float32": 2.0**-150, "float16": 2.0**-25, "bfloat16": 2.0**-134}[precision]
+    allowed = 1.001 * UNIT_ROUNDOFF[precision] * np.abs(view.expected) + tiny
+    error = np.abs(view.u - view.expected)
+    return bool(np.all(error <= allowed + view.floor(view.expected)))
 
 
 def _round_number(value: float) -> bool:

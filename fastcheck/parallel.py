@@ -165,8 +165,8 @@ def _in_order_of_arrival(options: dict[str, Any], tasks: Iterator[Any]) -> Itera
     )
     finished = parallel(tasks)
     try:
-        for done in finished:  # `yield from` would close `finished` itself, with a warning
-            yield done  # noqa: UP028
+        for done in finished:  # noqa: UP028 - `yield from` would close `finished`, with a warning
+            yield done
     finally:
         if hasattr(finished, "close"):
             with warnings.catch_warnings():  # joblib warns of work it drops: that is meant here

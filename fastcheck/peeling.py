@@ -71,7 +71,9 @@ def _descend(scene: Scene, sight: Sight, limit: float) -> Hypothesis | None:
             origin = id(state.delta.dZ) if state.delta else 0
             if origin not in known:
                 known[origin] = _layer(scene, sight, layer, state.delta)
-            grown += [Hypothesis(sight, state.found + found, delta) for delta, found in known[origin]]
+            grown += [
+                Hypothesis(sight, state.found + found, delta) for delta, found in known[origin]
+            ]
         cheapest: dict[int, Hypothesis] = {}
         for state in sorted(grown, key=lambda s: s.cost):
             assert state.delta is not None
@@ -245,7 +247,11 @@ def _slipped(
 ) -> Iterator[Delta]:
     """Yield the errors that one slip of the table may give."""
     slip, here = SLIPS[name], scene.here(layer)
-    if slip.line == "output" and above is None and name not in ("sum_for_mean", "divided_twice", "sign"):
+    if (
+        slip.line == "output"
+        and above is None
+        and name not in ("sum_for_mean", "divided_twice", "sign")
+    ):
         if slip.variants is None:
             if name == "sample_left_out":
                 yield from _patterned_samples(scene, layer, right)
@@ -259,7 +265,9 @@ def _slipped(
             variants.append(("", slip.steps["slopes"](here)))
         for value, slopes in variants:
             dZ = right.dA * slopes
-            yield Delta(right.dA, dZ if mask is None else dZ * mask, (Found(name, layer, "delta", value),))
+            yield Delta(
+                right.dA, dZ if mask is None else dZ * mask, (Found(name, layer, "delta", value),)
+            )
     elif slip.line == "mask":
         yield from _masked(scene, layer, right, name)
     elif slip.line == "back" and above is not None:
@@ -274,9 +282,13 @@ def _masked(scene: Scene, layer: int, right: Delta, name: str) -> Iterator[Delta
         masks.append(("", slip.steps["mask"](here)))
     right_mask = scene.steps.mask(here)
     for value, mask in masks:
-        if (mask is None) == (right_mask is None) and (mask is None or np.array_equal(mask, right_mask)):
+        if (mask is None) == (right_mask is None) and (
+            mask is None or np.array_equal(mask, right_mask)
+        ):
             continue
-        yield Delta(right.dA, dZ if mask is None else dZ * mask, (Found(name, layer, "delta", value),))
+        yield Delta(
+            right.dA, dZ if mask is None else dZ * mask, (Found(name, layer, "delta", value),)
+        )
 
 
 def _passed_back(scene: Scene, layer: int, above: Delta, name: str) -> Iterator[Delta]:
@@ -285,6 +297,7 @@ def _passed_back(scene: Scene, layer: int, above: Delta, name: str) -> Iterator[
     if name == "error_before_slope":
         if not np.array_equal(above.dA, above.dZ):
             yield scene.delta(layer, above.dA @ before.W, found)
+            yield scene.delta(layer, scene.masked(layer + 1, above.dA) @ before.W, found)
     elif name == "weights_of_other" and slip.variants is not None:
         for value, W in slip.variants(before):
             yield scene.delta(layer, above.dZ @ W, (Found(name, layer, "delta", value),))
@@ -354,7 +367,12 @@ def _patterned_samples(scene: Scene, layer: int, right: Delta) -> Iterator[Delta
 
 
 def _pairs(
-    scene: Scene, layer: int, above: Delta | None, right: Delta, sketch: Sketch, singles: list[Delta]
+    scene: Scene,
+    layer: int,
+    above: Delta | None,
+    right: Delta,
+    sketch: Sketch,
+    singles: list[Delta],
 ) -> Iterator[Delta]:
     """Yield errors with two slips of this step: one in what comes in, one in what is made of it."""
     incoming = [

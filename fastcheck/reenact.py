@@ -232,6 +232,11 @@ class Scene:
         mask = self.steps.mask(here)
         return Delta(dA, dZ if mask is None else dZ * mask, found)
 
+    def masked(self, layer: int, values: Floats) -> Floats:
+        """Return values (m, n_l) with the dropout mask of a layer applied."""
+        mask = self.steps.mask(self.here(layer))
+        return values if mask is None else values * mask
+
     def sketch(self, sight: Sight, layer: int) -> Sketch:
         """Take a few rows and columns that have something to say."""
         here = self.here(layer)
@@ -265,7 +270,9 @@ class Scene:
         m = self.batch.size
         return [1.0, 0.0, 2.0, 0.5, -1.0, float(m), 1.0 / m] if self.network.l2 else [1.0]
 
-    def sketched_fit(self, sight: Sight, sketch: Sketch, dZ: Floats, decay: float) -> tuple[float, float, float]:
+    def sketched_fit(
+        self, sight: Sight, sketch: Sketch, dZ: Floats, decay: float
+    ) -> tuple[float, float, float]:
         """Try a dZ_l on a sketch; return (share of dW that agrees, of db, common factor)."""
         data = dZ[:, sketch.rows].T @ sketch.A
         scale = _growth(dZ)
@@ -287,7 +294,9 @@ class Scene:
         if sketch.u_b is None:
             return best, best, factor
         total = dZ.sum(axis=0)
-        floor_b = np.asarray(sketch.floor_b) * max(1.0, _size(total) / max(_size(sketch.u_b), 1e-300))
+        floor_b = np.asarray(sketch.floor_b) * max(
+            1.0, _size(total) / max(_size(sketch.u_b), 1e-300)
+        )
         if best < 0.5:
             alpha = ratio(sketch.u_b, total, floor_b)
             if np.isfinite(alpha) and alpha != 0.0 and total.size > 2:

@@ -75,7 +75,9 @@ class Slip:
         return bool(self.steps or self.block or self.bias_block or self.whole)
 
 
-def finished_steps(block: Change | None, bias_block: Change | None) -> dict[str, Callable[..., Any]]:
+def finished_steps(
+    block: Change | None, bias_block: Change | None
+) -> dict[str, Callable[..., Any]]:
     """Return steps that change the finished dW_l or db_l."""
     steps: dict[str, Callable[..., Any]] = {}
     if block is not None:
@@ -105,7 +107,11 @@ def _derivative(here: Here, where: Floats) -> Floats:
 def _plain(here: Here) -> Floats:
     """a before the dropout mask, as far as it can be told."""
     mask = RIGHT.mask(here)
-    return here.A if mask is None else np.divide(here.A, mask, out=np.zeros_like(here.A), where=mask != 0)
+    return (
+        here.A
+        if mask is None
+        else np.divide(here.A, mask, out=np.zeros_like(here.A), where=mask != 0)
+    )
 
 
 def _slope_of_layer_before(here: Here) -> Floats:
@@ -146,7 +152,10 @@ def _odd_slopes(here: Here) -> Variants:
     yield "z", z
     yield "z < 0", (z < 0).astype(np.float64)
     yield "sign(z)", np.sign(z)
-    yield "1/φ'(z)", np.divide(1.0, RIGHT.slopes(here), out=np.zeros_like(z), where=RIGHT.slopes(here) != 0)
+    yield (
+        "1/φ'(z)",
+        np.divide(1.0, RIGHT.slopes(here), out=np.zeros_like(z), where=RIGHT.slopes(here) != 0),
+    )
 
 
 def _slope_of_other_layer(here: Here) -> Variants:
@@ -179,6 +188,9 @@ def _output_activation_twice(here: Here) -> Floats:
 def _odd_twice(here: Here) -> Variants:
     error, a = RIGHT.output_error(here), here.A
     s = special.expit(a)
+    if here.network.loss.name == "softmax_cross_entropy":
+        p = _probabilities(here)
+        yield "p(1 − p)", error * p * (1.0 - p)
     yield "σ'(a)", error * s * (1.0 - s)
     yield "a(1 − a)", error * a * (1.0 - a)
     yield "1 − a²", error * (1.0 - a * a)
@@ -211,9 +223,16 @@ def _other_errors(here: Here) -> Variants:
     yield "huber with δ = 1", mean * np.clip(a - y, -1.0, 1.0)
     safe = np.maximum(p, 1e-300)
     yield "−y/p (the softmax's own derivative is missing)", -mean * y / safe
+    yield "−y/σ(a)", -mean * y / np.maximum(s, 1e-300)
     below = np.maximum(1.0 - s, 1e-300)
-    yield "−y/p + (1 − y)/(1 − p) (σ' is missing)", mean * ((1.0 - y) / below - y / np.maximum(s, 1e-300))
-    yield "cross-entropy of a raw output, −y/a", -mean * np.divide(y, a, out=np.zeros_like(a), where=a != 0)
+    yield (
+        "−y/p + (1 − y)/(1 − p) (σ' is missing)",
+        mean * ((1.0 - y) / below - y / np.maximum(s, 1e-300)),
+    )
+    yield (
+        "cross-entropy of a raw output, −y/a",
+        -mean * np.divide(y, a, out=np.zeros_like(a), where=a != 0),
+    )
 
 
 def _odd_targets(here: Here) -> Variants:
@@ -319,13 +338,18 @@ def _other_inputs(here: Here) -> Variants:
         before = Here(here.network, here.batch, trace, here.layer - 1)
         activation = here.network.activations[here.layer - 2]
         if activation.entry is not None and activation.name in ("relu", "identity"):
-            yield f"A{here.layer - 1} without its dropout mask", (
-                np.maximum(before.Z, 0.0) if activation.name == "relu" else before.Z
+            yield (
+                f"A{here.layer - 1} without its dropout mask",
+                (np.maximum(before.Z, 0.0) if activation.name == "relu" else before.Z),
             )
-        yield f"A{here.layer - 1} not divided by keep_prob", np.divide(
-            right, mask, out=np.zeros_like(right), where=mask != 0
+        yield (
+            f"A{here.layer - 1} not divided by keep_prob",
+            np.divide(right, mask, out=np.zeros_like(right), where=mask != 0),
         )
-    yield f"A{here.layer - 1} centred" if here.layer > 1 else "X centred", right - right.mean(axis=0)
+    yield (
+        f"A{here.layer - 1} centred" if here.layer > 1 else "X centred",
+        right - right.mean(axis=0),
+    )
     if here.layer > 1:
         before = Here(here.network, here.batch, trace, here.layer - 1)
         yield f"φ'(Z{here.layer - 1})", _derivative(before, before.Z)
@@ -454,11 +478,11 @@ _TABLE = (
          _error_times(lambda here: -1.0), any_layer=False),
     Slip("output_factor", "the output error, and with it all of the data's part, is {value} times what it "
          "should be", "output", any_layer=False),
-    Slip("other_loss", "the output error is that of another loss ({value})", "output",
-         {"output_error": _error_of_another_loss}, variants=_other_errors, any_layer=False),
     Slip("output_activation_twice", "the output error is multiplied by a derivative ({value}) that it holds "
          "already", "output", {"output_error": _output_activation_twice},
          variants=_odd_twice, any_layer=False),
+    Slip("other_loss", "the output error is that of another loss ({value})", "output",
+         {"output_error": _error_of_another_loss}, variants=_other_errors, any_layer=False),
     Slip("wrong_targets", "the output error is made with wrong targets: {value}", "output",
          {"output_error": lambda here: dict(_odd_targets(here)).get("no targets at all",
                                                                    RIGHT.output_error(here))},
@@ -592,7 +616,9 @@ _TABLE = (
 SLIPS: dict[str, Slip] = {slip.name: slip for slip in _TABLE}
 
 
-def _at(layer: int | None, wrong: Callable[..., Any], right: Callable[..., Any]) -> Callable[..., Any]:
+def _at(
+    layer: int | None, wrong: Callable[..., Any], right: Callable[..., Any]
+) -> Callable[..., Any]:
     """Return a step that goes wrong in one layer, or (None) in all."""
 
     def step(here: Here, *arguments: Floats) -> Any:

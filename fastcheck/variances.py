@@ -228,7 +228,8 @@ def backward(
     factors = []
     for layer in range(network.depth, 0, -1):
         trace = traces[layer - 1]
-        state = _through_units(state, trace, precision, last=layer == network.depth)
+        fan_out = [*network.sizes, 0][layer + 1]
+        state = _through_units(state, trace, precision, fan_out)
         factors.append(_factors(network, layer, state, trace, precision))
         if layer > 1:
             state = _through_weights(network, layer, state, precision)
@@ -239,27 +240,30 @@ def _start(network: Network, batch: Batch, precision: Precision, last: LayerTrac
     """Return ∂J/∂A_L."""
     scale = network.data_scale(batch.size)
     start = output_gradient(network.loss, last.after, batch.T, last.after_variance, precision.u)
-    own = start.evaluated + MEAN_SQUARE * start.value**2
+    stored = MEAN_SQUARE * start.value**2 + precision.underflows(scale)
     if not precision.holds(batch.T):
-        own += MEAN_SQUARE * batch.T**2
-    own += precision.underflows(scale)
-    own *= repetitions(start.value, precision, scale)
-    state = Backward(scale, start.value, start.moved + own, np.zeros((batch.size, 1)), start.curvature)
+        stored += MEAN_SQUARE * batch.T**2
+    own = stored * repetitions(start.value, precision, scale)
+    own += start.evaluated * repetitions(start.value + batch.T, precision)
+    state = Backward(
+        scale, start.value, start.moved + own, np.zeros((batch.size, 1)), start.curvature
+    )
     return state.normalised()
 
 
 def _through_units(
-    state: Backward, trace: LayerTrace, precision: Precision, *, last: bool
+    state: Backward, trace: LayerTrace, precision: Precision, fan_out: int
 ) -> Backward:
-    """Go from ∂J/∂A_l to delta = ∂J/∂Z_l."""
+    """Go from ∂J/∂A_l to delta = ∂J/∂Z_l; `fan_out` is n_{l+1}, 0 at the last layer."""
     square, spread = trace.slope**2, trace.slope_variance
     delta = state.gradient * trace.slope
     variance = state.variance * square
     variance += (state.gradient**2 + state.total * precision.u**2) * spread
     curvature = state.curvature * square
-    if not last:  # an error of z meets itself on the way back; the outputs' is in there already
+    if fan_out:  # an error of z meets itself on the way back; the outputs' is in there already
         variance += curvature**2 * trace.Z_variance
-    own = MEAN_SQUARE * delta * delta + precision.underflows(state.size) * (delta != 0.0)
+    relative = 2.0 * MEAN_SQUARE + precision.partial_sums(fan_out)
+    own = relative * delta * delta + precision.underflows(state.size) * (delta != 0.0)
     variance += own * repetitions(delta, precision, state.size)
     return Backward(state.size, delta, variance, state.common, curvature).normalised()
 
@@ -275,8 +279,7 @@ def _through_weights(
     own = precision.products(n) + parameters_cast(network, precision)
     inside = state.variance + own * state.gradient**2
     both = np.concatenate([inside, state.curvature]) @ (W * W)
-    variance = both[:m] + (precision.partial_sums(n) + MEAN_SQUARE) * gradient**2
-    variance += precision.underflows(state.size)
+    variance = both[:m] + precision.underflows(state.size)
     return Backward(state.size, gradient, variance, state.common, both[m:])
 
 

@@ -92,7 +92,8 @@ def test_a_slip_in_the_cost_is_named(name: str) -> None:
 def test_the_right_cost_agrees_up_to_its_rounding() -> None:
     net, batch = problem()
     J = cost_parts(net, batch).total
-    for value in (J, J * (1 + 1e-13), np.float32(J), np.array([[J]])):
+    values: list[Any] = [J, J * (1 + 1e-13), np.float32(J), np.array([[J]])]
+    for value in values:
         found = compare_cost(net, batch, value)
         assert (found.agrees, found.explanation) == (True, "")
     assert not compare_cost(net, batch, J * 1.001).agrees
@@ -115,7 +116,7 @@ def test_the_callable_gets_what_its_owner_gave() -> None:
         given.append((inputs, targets))
         return cost_parts(network, batch).total
 
-    assert compare_cost(net, batch, cost, ("X", "Y")).agrees  # type: ignore[arg-type]
+    assert compare_cost(net, batch, cost, ("X", "Y")).agrees
     assert given == [("X", "Y")] * 2
 
 

@@ -23,18 +23,19 @@ CHAIN = "a chain: dense layers and elementwise activations, one after the other"
 OUR_NAMES = re.compile(r"[Wb]\d+")
 # Not elementwise: they stand at the end of a chain, and only together with their loss.
 OUTPUT_FORMS = ("softmax", "log_softmax")
+ON_PROBABILITIES = ("cross_entropy", "categorical_cross_entropy")
 
 
 def cannot_take(what: str, place: str, remedy: str = "") -> InputError:
     """Return the error that names what is not taken over, where it stands, and the way out."""
-    return InputError(
-        f"{place}: {what} can't be taken over", CHAIN, f"{remedy} {WAY_OUT}".strip()
-    )
+    return InputError(f"{place}: {what} can't be taken over", CHAIN, f"{remedy} {WAY_OUT}".strip())
 
 
 def natural_order(names: Sequence[str]) -> list[str]:
     """Return names sorted so that `layer10` comes after `layer2`."""
-    return sorted(names, key=lambda n: [(not p.isdigit(), p.zfill(9)) for p in re.split(r"(\d+)", n)])
+    return sorted(
+        names, key=lambda n: [(not p.isdigit(), p.zfill(9)) for p in re.split(r"(\d+)", n)]
+    )
 
 
 @dataclass
@@ -44,19 +45,26 @@ class Layer:
     Attributes
     ----------
     weights : ndarray
-        `(n_out, n_in)`, or `(n_in, n_out)` in a chain whose layout is `keras`.
+        `(n_out, n_in)`, or `(n_in, n_out)` where `transposed`.
     biases : ndarray or None
         n_out numbers.
     names : tuple of str
         The owner's names of the weights and the biases.
     activation : Any
         None until one is met.
+    transposed : bool
     """
 
     weights: NDArray[Any]
     biases: NDArray[Any] | None
     names: tuple[str, str]
     activation: Any = None
+    transposed: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """n_out."""
+        return int(self.weights.shape[1 if self.transposed else 0])
 
 
 @dataclass(frozen=True)
@@ -102,14 +110,11 @@ class Chain:
     ----------
     owner : str
         What the model is called; it goes before names that would read like fastcheck's own.
-    layout : str
-        `rows`, or `keras` for weights `(n_in, n_out)`.
     precisions : list of str
         Of arrays that NumPy can't hold as they are (bfloat16).
     """
 
     owner: str
-    layout: str = "rows"
     layers: list[Layer] = field(default_factory=list)
     precisions: list[str] = field(default_factory=list)
 
@@ -131,7 +136,8 @@ class Chain:
         last = self.layers[-1]
         if last.activation is not None:
             raise cannot_take(
-                f"{_shown(spec)} behind {_shown(last.activation)}, with no layer between them,", place
+                f"{_shown(spec)} behind {_shown(last.activation)}, with no layer between them,",
+                place,
             )
         last.activation = spec
 
@@ -151,17 +157,26 @@ class Chain:
             )
         self.layers[-1].activation = None
 
+    @property
+    def layout(self) -> str:
+        """`keras` where all weights are `(n_in, n_out)`, else `rows`."""
+        return "keras" if all(layer.transposed for layer in self.layers) else "rows"
+
+    def in_layout(self, layer: Layer, weights: NDArray[Any]) -> NDArray[Any]:
+        """Return weights of a layer, or their gradient, in the layout of the chain."""
+        return weights.T if layer.transposed and self.layout == "rows" else weights
+
     def network(self, options: NetworkOptions) -> Network:
         """Return the network, with loss and penalty of `options`."""
         if not self.layers:
             raise cannot_take("a model without a dense layer", self.owner)
-        if self.output in OUTPUT_FORMS:
+        if self.output in OUTPUT_FORMS and options.get("loss") not in ON_PROBABILITIES:
             raise cannot_take(
                 f"{self.output} as the last activation with this loss", self.owner,
                 "A loss on logits applies it itself: leave it out.",
             )  # fmt: skip
         network = Network.from_arrays(
-            [layer.weights for layer in self.layers],
+            [self.in_layout(layer, layer.weights) for layer in self.layers],
             [layer.biases for layer in self.layers],
             activations=[layer.activation or "identity" for layer in self.layers],
             layout=self.layout,
@@ -171,10 +186,12 @@ class Chain:
         return replace(network, precision=lower_precision(network.precision, *self.precisions))
 
     def _names(self) -> dict[str, str]:
-        """Return the owner's names by fastcheck's."""
+        """Return the owner's names by fastcheck's; `name.T` for what is turned over."""
         names = {}
         for number, layer in enumerate(self.layers, start=1):
-            for kind, name in zip("Wb", layer.names, strict=True):
+            turned = layer.transposed and self.layout == "rows"
+            weights = f"{layer.names[0]}.T" if turned else layer.names[0]
+            for kind, name in zip("Wb", (weights, layer.names[1]), strict=True):
                 ours = f"{kind}{number}"
                 foreign = OUR_NAMES.fullmatch(name) and name != ours
                 names[ours] = f"{self.owner}.{name}" if foreign else name

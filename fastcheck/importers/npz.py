@@ -94,27 +94,30 @@ def _named(file: str) -> Iterator[None]:
 
 def _check_names(names: Sequence[str], file: str) -> None:
     """Refuse a file with arrays that are missing or that nobody knows."""
-    layers = {
-        int(match[2]) for name in names if (match := NUMBERED.fullmatch(name)) and match[1] == "W"
-    }
-    depth = len(layers)
-    known = {
-        *SINGLE,
-        *(f"{kind}{k}" for k in range(1, depth + 1) for kind in ("W", "b", "dW", "db", "D")),
-    }
-    stray = sorted(
-        name for name in names if name not in known and name not in {f"W{k}" for k in layers}
-    )
+    numbered = [match for name in names if (match := NUMBERED.fullmatch(name))]
+    layers = {int(match[2]) for match in numbered if match[1] == "W"}
+    kinds = ("W", "b", "dW", "db", "D")
+    known = {*SINGLE, *(f"{kind}{layer}" for layer in layers for kind in kinds)}
+    if layers != set(range(1, max(layers, default=0) + 1)) or not layers:
+        found = ", ".join(f"W{layer}" for layer in sorted(layers)) or "no W1"
+        near = "" if layers else _near_weights(names)
+        raise InputError(
+            f"{file} holds {found}", "W1, W2, …, WL without a gap", near or HOW_TO_WRITE
+        )
+    stray = sorted(set(names) - known)
     if stray:
         raise InputError(
             f"{file} holds {stray[0]!r}",
             "W1, b1, …, X, Y, dW1, db1, …, spec, and optionally D1, … and J",
             _near(stray[0], known - set(names)),
         )
-    if not depth or layers != set(range(1, depth + 1)):
-        found = ", ".join(f"W{k}" for k in sorted(layers)) or "no W1"
-        raise InputError(f"{file} holds {found}", "W1, W2, …, WL without a gap", HOW_TO_WRITE)
-    _check_pairs(set(names), depth, file)
+    _check_pairs(set(names), len(layers), file)
+
+
+def _near_weights(names: Sequence[str]) -> str:
+    """Say which entry may be meant by W1."""
+    like = [name for name in names if re.fullmatch(r"(?i)(w|weights?)[\W_]*[01]", name)]
+    return f"Rename {like[0]!r} to 'W1', and so on." if like else ""
 
 
 def _check_pairs(names: set[str], depth: int, file: str) -> None:

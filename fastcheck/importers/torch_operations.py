@@ -33,7 +33,7 @@ def array_of(tensor: Any) -> NDArray[Any]:
     plain = tensor.detach().cpu()
     if plain.dtype == torch.bfloat16:
         plain = plain.float()
-    return np.array(plain)
+    return np.asarray(plain.numpy()).copy()
 
 
 def refused(operation: Operation, why: str = "") -> InputError:
@@ -92,7 +92,9 @@ def _clipped(low: str, high: str, defaults: tuple[float | None, float | None]) -
 
 def _number(value: Any) -> float | None:
     if isinstance(value, Value):
-        return float(value.tensor) if value.tensor.numel() == 1 and not value.theta else float("nan")
+        return (
+            float(value.tensor) if value.tensor.numel() == 1 and not value.theta else float("nan")
+        )
     return None if value is None else float(value)
 
 
@@ -189,6 +191,8 @@ def refuse_dropout(operation: Operation) -> InputError:
 def leaves_as_is(operation: Operation) -> bool:
     """Return whether an operation only hands its input on."""
     name = operation.name
+    if not operation.flow:
+        return False
     before, after = operation.flow[0], operation.output
     if name in DROPOUTS:
         return name != "rrelu" and not active_dropout(operation)
@@ -288,20 +292,15 @@ def _dense(chain: Chain, operation: Operation, factors: tuple[Value, Value, bool
         )  # fmt: skip
     here, stored = W.tensor.detach(), root.tensor.detach()
     rows = here if turned else here.T  # (n_out, n_in)
-    layout = "rows" if _same(rows, stored) else "keras" if _same(rows.T, stored) else ""
-    if not layout:
+    transposed = not _same(rows, stored)
+    if transposed and not _same(rows.T, stored):
         raise cannot_take(
             f"the weights of {operation.name}, which are computed from {root.parameter},",
             operation.place,
         )
-    if chain.layers and chain.layout != layout and stored.shape != stored.T.shape:
-        raise cannot_take(
-            f"{root.parameter} as (n_in, n_out) beside others as (n_out, n_in)", operation.place
-        )
-    if not chain.layers:
-        chain.layout = layout
     chain.precisions.append(precision_of(stored))
-    chain.dense(Layer(array_of(stored), None, (root.parameter, "")), operation.place)
+    names = (root.parameter, "")
+    chain.dense(Layer(array_of(stored), None, names, transposed=transposed), operation.place)
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -312,10 +311,10 @@ def _set_biases(chain: Chain, operation: Operation, value: Any) -> None:
     """Give the last layer its biases."""
     layer = chain.layers[-1]
     root = _root(value, operation, "the biases")
-    n_out = layer.weights.shape[0 if chain.layout == "rows" else 1]
+    n_out = layer.outputs
     stored = root.tensor.detach().reshape(-1)
     used = value.tensor.detach()
-    fits = stored.numel() == n_out and used.shape[-1:] in ((n_out,), (1,), ())
+    fits = stored.numel() == n_out and used.shape[-1:] in ((n_out,), ())
     if not fits or not bool((used.reshape(-1, n_out) == stored).all()):
         raise cannot_take(
             f"{operation.name} of {root.parameter}, which is no vector of {n_out} biases,",

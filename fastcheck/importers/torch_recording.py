@@ -16,6 +16,12 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["Operation", "Recorder", "Value"]
 
+# How many of their tensors these read the values of; of the others they want the shape alone.
+SHAPES_ONLY = {
+    "expand_as": 1, "view_as": 1, "reshape_as": 1, "type_as": 1, "zeros_like": 0, "ones_like": 0,
+    "full_like": 0, "new_zeros": 0, "new_ones": 0, "new_full": 0,
+}  # fmt: skip
+
 
 @dataclass(eq=False)
 class Value:
@@ -70,7 +76,7 @@ class Operation:
     place : str
         Name and type of the module it ran in.
     path : str
-        The module's name alone.
+        The module's name alone, where it has no parameters and so may be an activation; else "".
     claim : Any
         What the user says that it is.
     output : Value or None
@@ -201,10 +207,17 @@ class Recorder(TorchFunctionMode):
                 return claim
         return None
 
+    def enter_loss(self) -> None:
+        """Say that what follows is the loss's."""
+        self.stack.append(("", None))
+
     def _place(self) -> tuple[str, str]:
         path, module = self.stack[-1]
+        if module is None:
+            return "the loss", ""
         kind = type(module).__name__
-        return (f"{path} ({kind})" if path else kind), path
+        owns = any(True for _ in module.parameters())
+        return (f"{path} ({kind})" if path else kind), "" if owns else path
 
     def _watch(self, name: str, child: Any) -> None:
         """Follow a submodule's calls: the place of an operation, and named activations."""
@@ -252,7 +265,7 @@ class Recorder(TorchFunctionMode):
         place, path = self._place()
         claim = self._claim(func)
         output = func(*args, **kwargs)
-        inputs = list(_values((args_seen, kwargs_seen)))
+        inputs = list(_values((args_seen, kwargs_seen)))[: SHAPES_ONLY.get(operation_name(func))]
         changed = args[0] if func is torch.Tensor.__setitem__ else output
         for tensor in _tensors(changed):
             name = "activation" if claim is not None else operation_name(func)

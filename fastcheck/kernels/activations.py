@@ -14,11 +14,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from fastcheck.kernels.compiling import scalar_kernel
 
-__all__ = ["ACTIVATIONS", "CUSTOM", "Activation", "activate", "change", "choose"]
+__all__ = [
+    "ACTIVATIONS",
+    "CUSTOM",
+    "Activation",
+    "activate",
+    "change",
+    "choose",
+    "expit",
+]
 
 Floats = NDArray[np.float64]
 
@@ -64,6 +71,20 @@ class Activation:
     kinks: tuple[float, ...] = ()
     parameter: float | None = None
     piecewise_linear: bool = False
+
+
+def expit(z: Floats) -> Floats:
+    """σ(z) in NumPy, for derivatives; SciPy is imported at its first use, for a quick start."""
+    from scipy import special
+
+    return np.asarray(special.expit(z))
+
+
+def _normal_cdf_of(z: Floats) -> Floats:
+    """Φ(z) in NumPy, for derivatives."""
+    from scipy import special
+
+    return np.asarray(special.ndtr(z))
 
 
 @scalar_kernel
@@ -325,25 +346,25 @@ def _mish_difference(z: float, d: float, p: float) -> float:
 
 def _mish_derivative(z: Floats, p: float) -> Floats:
     gate = np.tanh(np.logaddexp(0.0, z))
-    return np.asarray(gate + z * (1.0 - gate**2) * special.expit(z))
+    return np.asarray(gate + z * (1.0 - gate**2) * expit(z))
 
 
 def _silu_derivative(z: Floats, p: float) -> Floats:
-    return np.asarray(special.expit(z) * (1.0 + z * special.expit(-z)))
+    return np.asarray(expit(z) * (1.0 + z * expit(-z)))
 
 
 def _gelu_derivative(z: Floats, p: float) -> Floats:
-    return np.asarray(special.ndtr(z) + z * INVERSE_SQRT_2PI * np.exp(-0.5 * z * z))
+    return np.asarray(_normal_cdf_of(z) + z * INVERSE_SQRT_2PI * np.exp(-0.5 * z * z))
 
 
 def _gelu_tanh_derivative(z: Floats, p: float) -> Floats:
-    gate = special.expit(2.0 * GELU_SCALE * (z + GELU_CUBIC * z**3))
+    gate = expit(2.0 * GELU_SCALE * (z + GELU_CUBIC * z**3))
     slope = 2.0 * GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * z * z)
     return np.asarray(gate + z * gate * (1.0 - gate) * slope)
 
 
 def _tanh_derivative(z: Floats, p: float) -> Floats:
-    return np.asarray(4.0 * special.expit(2.0 * z) * special.expit(-2.0 * z))
+    return np.asarray(4.0 * expit(2.0 * z) * expit(-2.0 * z))
 
 
 _ENTRIES = (
@@ -370,11 +391,11 @@ _ENTRIES = (
         kinks=(0.0,),
     ),
     Activation(
-        "softplus", 5, _softplus, _softplus_difference, lambda z, p: np.asarray(special.expit(z))
+        "softplus", 5, _softplus, _softplus_difference, lambda z, p: expit(z)
     ),
     Activation(
         "sigmoid", 6, _sigmoid, _sigmoid_difference,
-        lambda z, p: np.asarray(special.expit(z) * special.expit(-z)),
+        lambda z, p: np.asarray(expit(z) * expit(-z)),
     ),
     Activation("tanh", 7, _tanh, _tanh_difference, _tanh_derivative),
     Activation(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,14 @@ from typing import Any, TypeVar
 import numba
 import platformdirs
 
-__all__ = ["CACHE_FOLDER", "array_kernel", "compiled_before", "scalar_kernel"]
+__all__ = [
+    "CACHE_FOLDER",
+    "array_kernel",
+    "compiled_before",
+    "inlined_kernel",
+    "pointer_kernel",
+    "scalar_kernel",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,15 +49,14 @@ def _source_digest() -> str:
 CACHE_FOLDER = Path(platformdirs.user_cache_dir("fastcheck", appauthor=False)) / _source_digest()
 
 
-def _keep_on_disk(dispatcher: Any) -> None:
-    """Give a dispatcher its place in the cache folder; without a writable folder, none."""
+@contextmanager
+def _our_folder() -> Iterator[None]:
+    """Let numba keep what is compiled inside in our folder; where that fails, nowhere."""
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(CACHE_FOLDER)
     try:
         CACHE_FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
-        dispatcher.enable_caching()
-    except (OSError, RuntimeError):  # read-only home: compile anew in every process
-        pass
+        yield
     finally:
         numba.config.CACHE_DIR = before
 
@@ -72,6 +79,19 @@ def inlined_kernel(function: F) -> F:
 def array_kernel(function: F) -> F:
     """Compile a function of arrays; its machine code is kept on disk."""
     dispatcher = numba.njit(**OPTIONS)(function)
-    if hasattr(dispatcher, "enable_caching"):  # not when numba is switched off for debugging
-        _keep_on_disk(dispatcher)
+    # OSError, RuntimeError: a read-only home, so compile anew in every process. AttributeError:
+    # numba is switched off for debugging, and this is the plain function.
+    with suppress(OSError, RuntimeError, AttributeError), _our_folder():
+        dispatcher.enable_caching()
     return dispatcher  # type: ignore[no-any-return]
+
+
+def pointer_kernel(signature: str) -> Callable[[F], Any]:
+    """Compile a scalar function that other kernels take as an argument; kept on disk too."""
+
+    def compiled(function: F) -> Any:
+        with suppress(OSError, RuntimeError), _our_folder():
+            return numba.cfunc(signature, cache=True)(function)
+        return numba.cfunc(signature)(function)
+
+    return compiled

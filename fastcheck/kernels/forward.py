@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.kernels.activations import activate
-from fastcheck.kernels.compiling import array_kernel, scalar_kernel
+from fastcheck.kernels.compiling import array_kernel, pointer_kernel, scalar_kernel
 from fastcheck.kernels.losses import loss_value
 
 __all__ = [
@@ -60,13 +59,13 @@ class NetworkArrays(NamedTuple):
     penalty_scale: float
 
 
-@numba.cfunc("float64(int64, float64)")  # type: ignore[untyped-decorator]
+@pointer_kernel("float64(int64, float64)")
 def NO_ACTIVATION(which: int, z: float) -> float:
     """Stand in where no layer has an activation of the user's own."""
     return np.nan
 
 
-@numba.cfunc("float64(float64, float64)")  # type: ignore[untyped-decorator]
+@pointer_kernel("float64(float64, float64)")
 def NO_LOSS(output: float, target: float) -> float:
     """Stand in where the loss is not the user's own."""
     return np.nan

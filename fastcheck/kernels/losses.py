@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from fastcheck.kernels.activations import (
     CUSTOM,
     choose,
+    expit,
     softplus_difference,
     softplus_value,
 )
@@ -243,15 +243,21 @@ def _huber_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) ->
             out[c] += _huber_grown(z[k] - t[k], d[k, c], p)
 
 
+def _softmax(Z: Floats) -> Floats:
+    """Softmax of each row in NumPy, for the output gradient."""
+    powers = np.exp(Z - Z.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
 _ENTRIES = (
     Loss(
         "softmax_cross_entropy", 0, _softmax_value, _softmax_difference,
-        lambda Z, T, p: T.sum(1, keepdims=True) * special.softmax(Z, axis=1) - T,
+        lambda Z, T, p: T.sum(1, keepdims=True) * _softmax(Z) - T,
         targets="probabilities",
     ),
     Loss(
         "sigmoid_cross_entropy", 1, _sigmoid_value, _sigmoid_difference,
-        lambda Z, T, p: np.asarray((1.0 - T) * special.expit(Z) - T * special.expit(-Z)),
+        lambda Z, T, p: np.asarray((1.0 - T) * expit(Z) - T * expit(-Z)),
         targets="unit interval",
     ),
     Loss("squared_error", 2, _squared_value, _squared_difference, lambda Z, T, p: Z - T),

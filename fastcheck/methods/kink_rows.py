@@ -48,7 +48,7 @@ def merge_kinks(parts: Sequence[KinkRows]) -> KinkRows:
 
     def total(name: str) -> Floats:
         values = np.concatenate([getattr(p, name) for p in parts])
-        return np.bincount(places, weights=values, minlength=indices.size)
+        return np.bincount(places, weights=values, minlength=indices.size).astype(np.float64)
 
     return KinkRows(indices, total("change"), total("below"), total("above"))
 
@@ -186,7 +186,7 @@ class _Layer:
         """What the shared slopes give to each component, all powers of (δ/h)² included."""
         nodes = self.probes.nodes
         if nodes.size == 1:
-            return self.left[0, units] * inputs
+            return np.asarray(self.left[0, units] * inputs)
         coefficients = np.linalg.solve(np.vander(nodes**2, increasing=True), self.left[:, units])
         squares = (self.probes.epsilon * inputs / self.step) ** 2
         powers = squares ** np.arange(nodes.size)[:, np.newaxis]

@@ -165,7 +165,7 @@ def trace_of(network: Network, batch: Batch, epsilon: float) -> Probes:
 
 
 def _row_norms(W: Floats) -> Floats:
-    return np.sqrt(np.einsum("ij,ij->i", W, W))
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", W, W)))
 
 
 def linear_slopes(

@@ -58,7 +58,8 @@ class UnitMethod:
     def _touched_part(self, chunk: Chunk) -> NDArray[np.bool_]:
         if chunk.parts == 1:
             return self.touched
-        return self.touched & (np.arange(self.touched.size) % chunk.parts == chunk.part)
+        mine = np.arange(self.touched.size) % chunk.parts == chunk.part
+        return np.logical_and(self.touched, mine)
 
     def _workspace(self, touched: NDArray[np.bool_]) -> Floats:
         """Return this thread's own workspace, made on first use."""
@@ -95,7 +96,7 @@ class UnitMethod:
             return left
         turned = replace(self.probes, left=self.probes.right, nodes=np.ones(1))
         slopes, _ = linear_slopes(turned, (sample, sample + 1), flagged, work)
-        return slopes[0, 0]
+        return np.asarray(slopes[0, 0])
 
     def assemble(self, results: Sequence[ChunkResult | None]) -> Approximation:
         """Make dθ_approx of the slopes, and hold a few components against the textbook."""

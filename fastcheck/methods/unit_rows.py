@@ -108,7 +108,7 @@ def _coefficients(probes: Probes, slopes: Floats) -> Floats:
         return slopes
     powers = np.vander(probes.nodes**2, increasing=True)
     flat = np.linalg.solve(powers, slopes.reshape(probes.nodes.size, -1))
-    return flat.reshape(slopes.shape)
+    return np.asarray(flat, dtype=np.float64).reshape(slopes.shape)
 
 
 def _terms(probes: Probes, layer: int) -> Iterator[tuple[Floats, Floats]]:

@@ -62,7 +62,9 @@ class Cells:
         """Unpack a grid."""
         dtypes = {"place": "u4", "gradient": "f8", "approximation": "f8", "status": "u1"}
         dtypes["wrong"] = "u4"
-        return cls(**{k: unpacked(getattr(grid, k), d).reshape(grid.cells) for k, d in dtypes.items()})
+        return cls(
+            **{k: unpacked(getattr(grid, k), d).reshape(grid.cells) for k, d in dtypes.items()}
+        )
 
     @property
     def relative(self) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ from fastcheck.report.charts import (
 from fastcheck.report.data import Report
 from fastcheck.report.maps import block_maps
 from fastcheck.report.network_drawing import layers
-from fastcheck.report.pictures import Pictures
+from fastcheck.report.pictures import Pictures, VCurve
 from fastcheck.report.words import HEADLINES, MARKS, facts, number, shape, verdict_sentence
 from fastcheck.verdict import BlockVerdict, ComponentVerdict
 
@@ -60,6 +60,7 @@ def render(report: Report, pictures: Pictures | None = None) -> str:
         layers=layers(report),
         findings=_findings(report.diagnosis),
         pictures=pictures,
+        words=verdict_sentence,
         **_drawn(report, pictures),
     )
 
@@ -109,9 +110,8 @@ def _source(name: str) -> str:
 def _drawn(report: Report, pictures: Pictures | None) -> dict[str, Any]:
     """Return what the templates draw, empty without pictures."""
     if pictures is None:
-        return {"maps": [], "scatter": None, "errors": None, "histograms": [], "v": None} | {
-            "data": None
-        }
+        nothing = dict.fromkeys(("scatter", "errors", "v", "data"))
+        return {"maps": [], "histograms": [], "epsilons": [], "explanation": "", **nothing}
     points = PointArrays.of(pictures.points)
     tol, curve = report.held_to.tol, pictures.v_curve
     shown = points.status.size > 0
@@ -124,6 +124,8 @@ def _drawn(report: Report, pictures: Pictures | None) -> dict[str, Any]:
             for block, histogram in zip(report.blocks, pictures.histograms, strict=True)
         ],
         "v": None if curve is None or not curve.curves else v_chart(curve, tol),
+        "epsilons": [] if curve is None else _epsilons(curve),
+        "explanation": "" if curve is None else _explanation(report, curve),
         "data": _data(report, pictures),
     }
 
@@ -137,6 +139,28 @@ def _data(report: Report, pictures: Pictures) -> dict[str, Any]:
         "grids": [asdict(grid) for grid in pictures.grids],
         "points": asdict(pictures.points),
     }
+
+
+def _epsilons(curve: VCurve) -> list[float]:
+    return sorted({e for c in curve.curves for e in c.epsilons}, reverse=True)
+
+
+def _explanation(report: Report, curve: VCurve) -> str:
+    """Say what the V curve shows, with this network's numbers."""
+    parts = [f"The difference over {curve.components} components, at other values of ε."]
+    for each in curve.curves:
+        if each.differences:
+            best = min(range(len(each.differences)), key=each.differences.__getitem__)
+            least, at = number(each.differences[best]), number(each.epsilons[best])
+            parts.append(f"The {each.method} method comes down to {least} at ε = {at}.")
+    if report.status == "wrong":
+        parts.append("Where the gradient itself is wrong, no ε brings the difference down.")
+    parts.append(
+        "A large ε leaves a truncation error that falls with ε². For the textbook a small one "
+        "does harm: J is rounded to 16 digits, and that error is divided by ε. The unit method "
+        "never subtracts two values of J, so it stays down."
+    )
+    return " ".join(parts)
 
 
 def _findings(diagnosis: dict[str, Any]) -> list[dict[str, Any]]:

@@ -78,7 +78,10 @@ def _parts(report: Report) -> Iterator[RenderableType]:
 def _details(report: Report, said: tuple[str, ...] = ()) -> Iterator[RenderableType]:
     """Yield the tables, and the notes that were not said before."""
     yield ""
-    yield _block_table(report)
+    rows, left_out = _rows(report)
+    yield _block_table(report, rows)
+    if left_out:
+        yield f"   and {left_out} more blocks, all right"
     if report.components:
         yield ""
         yield _component_table(_shown(report))
@@ -122,7 +125,7 @@ def bar(difference: float, tol: float) -> str:
     return "".join(cells)
 
 
-def _block_table(report: Report) -> Table:
+def _block_table(report: Report, rows: list[BlockVerdict]) -> Table:
     """Return one row for each block and one for the whole."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
@@ -133,11 +136,8 @@ def _block_table(report: Report) -> Table:
     table.add_column("1e-16   1e-8   1", no_wrap=True)
     table.add_column("wrong", justify="right", no_wrap=True)
     table.add_column("worst", overflow="fold")
-    rows, left_out = _rows(report)
     for block in rows:
         table.add_row(*_block_row(block, report.held_to.tol))
-    if left_out:
-        table.add_row("", Text(f"{left_out} more, all right"))
     if len(report.blocks) > 1:
         table.add_row(*_block_row(report.whole, report.held_to.tol))
     return table
