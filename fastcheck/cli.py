@@ -242,11 +242,13 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; whatever goes wrong is one line on stderr."""
     command = typer.main.get_command(app)
     try:
-        return int(command.main(list(arguments), prog_name="fastcheck", standalone_mode=False) or 0)
+        code = command.main(list(arguments), prog_name="fastcheck", standalone_mode=False)
+        # Some releases of Typer turn Ctrl-C into this code without a word, others raise.
+        return _fail("interrupted", INTERRUPTED) if code == INTERRUPTED else int(code or 0)
     except InputError as error:
         return _fail(str(error))
     except USAGE_ERROR as error:
-        return _fail(f"{error.format_message()} See fastcheck --help.")
+        return _fail(f"{error.format_message().rstrip('. ')}. See fastcheck --help.")
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:

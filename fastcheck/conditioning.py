@@ -216,7 +216,7 @@ def output_gradient(
         chance = special.expit(A)
         curvature = chance * special.expit(-A)
         evaluated = MEAN_SQUARE * (2.0 * chance**2 + value**2)
-        moved = np.minimum(curvature**2 * variance, 1.0 / u**2)
+        moved = np.maximum(curvature**2 * variance, _wide_chance(A, variance, u))
         return OutputGradient(value, moved, evaluated, curvature)
     curvature = np.full_like(A, 2.0 / A.shape[1] if loss.name == "mean_squared_error" else 1.0)
     if loss.name == "huber":
@@ -224,6 +224,28 @@ def output_gradient(
         curvature[np.abs(A - T) > loss.parameter + reach] = 0.0
     evaluated = 2.0 * MEAN_SQUARE * value**2
     return OutputGradient(value, curvature**2 * variance, evaluated, curvature)
+
+
+def _wide_chance(A: Floats, variance: Floats, u: float) -> Floats:
+    """Return the least variance of σ(A) where A is so uncertain that σ is a step."""
+    moved = np.zeros_like(A)
+    deviation = u * np.sqrt(variance)
+    wide = np.nonzero(deviation > 0.1)
+    if wide[0].size:
+        here = special.expit(A[wide])
+        for reach, least in LEAST_CHANCE:
+            for step in (reach * deviation[wide], -reach * deviation[wide]):
+                size = least * (special.expit(A[wide] + step) - here) ** 2 / u**2
+                moved[wide] = np.maximum(moved[wide], size)
+    return moved
+
+
+def _greatest_other(A: Floats) -> Floats:
+    """Return the greatest of the other outputs of the same sample; −inf where there is none."""
+    if A.shape[1] == 1:
+        return np.full_like(A, -np.inf)
+    top = np.partition(A, -2, axis=1)[:, -2:]
+    return np.where(A == top[:, 1:], top[:, :1], top[:, 1:])
 
 
 def _softmax_gradient(
@@ -235,7 +257,8 @@ def _softmax_gradient(
     p = np.exp(log_p)
     common = (p**2 * variance).sum(axis=1, keepdims=True)
     moved = p**2 * (np.maximum(1.0 - 2.0 * p, 0.0) * variance + common)
-    moved = mass**2 * np.minimum(moved, 1.0 / u**2)
+    ahead = A - _greatest_other(A)
+    moved = mass**2 * np.maximum(moved, _wide_chance(ahead, variance + common, u))
     evaluated = MEAN_SQUARE * (mass**2 * p**2 * (3.0 + log_p**2) + value**2)
     return OutputGradient(value, moved, evaluated, mass * p * (1.0 - p))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -183,7 +183,7 @@ def _doubts(scene: Scene, approximation: Approximation) -> str:
 
 def _diagnosis(scene: Scene, gradient: Floats, best: Hypothesis, doubts: str) -> Diagnosis:
     """Group what was found, and say how much it explains."""
-    found = best.sight.found + best.found
+    found = tuple(_renamed(scene, gradient, f) for f in best.sight.found + best.found)
     wrong = _wrong_blocks(scene, gradient)
     if not found or doubts:
         what = doubts or f"{UNKNOWN}: the gradient is that of a right backward pass"
@@ -210,6 +210,27 @@ def _diagnosis(scene: Scene, gradient: Floats, best: Hypothesis, doubts: str) ->
     return Diagnosis(
         tuple(_merged(findings)), _explained(scene, gradient, wrong, left), unexplained
     )
+
+
+def _renamed(scene: Scene, gradient: Floats, found: Found) -> Found:
+    """Say that an odd factor is a clipped norm, where the norm is a number that someone wrote."""
+    whole = found.slip == "everything_factor" or (found.slip == "output_factor" and not scene.network.l2)
+    order = scene.network.order
+    part = slice(None) if whole else (
+        order.weights(found.layer).slice if found.slip == "factor" else slice(0)
+    )  # fmt: skip
+    size = norm(gradient[part])
+    named = scene.name_factor(_number(found.value), max(found.layer, 1)).named
+    if not size or named or abs(float(f"{size:.2g}") - size) > 1e-6 * size:
+        return found
+    return replace(found, slip="clipped_norm", value=f"{size:.4g}")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 2.0  # a factor with a name
 
 
 def _merged(findings: list[Finding]) -> list[Finding]:

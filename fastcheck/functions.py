@@ -34,8 +34,9 @@ NOISE_POINTS = 8
 NOISE_COMPONENTS = 3
 # The O(ε²) term estimated from a second step is itself uncertain by about this much.
 CURVATURE_SLACK = 2.0
-# Halving ε halves the gap between the one-sided slopes of a smooth f; at a kink it does not.
-SMOOTH_SHRINKING = (0.3, 0.7)
+# A second look takes these shares of ε: no kink looks smooth at all of them.
+SHARES = (1.0, 0.5, 0.25)
+GAP_SLACK = 0.05
 
 
 class FunctionOptions(SettingsOptions, total=False):
@@ -267,28 +268,31 @@ def _refined(
     indices = positions if every is None else every[positions]
     value = black_box.at_theta()[0]
     slopes = []
-    for epsilon in (settings.epsilon, settings.epsilon / 2.0):
-        prepared = _Differences(black_box, indices, epsilon, value)
+    for share in SHARES:
+        prepared = _Differences(black_box, indices, share * settings.epsilon, value)
         results = parallel.run(prepared, settings, "a second look")
         slopes.append(prepared.slopes(results))
-    wide, narrow = slopes
+    wide, narrow = slopes[:2]
     curvature = np.abs(wide[0] - narrow[0]) * (4.0 / 3.0)
     noise = np.full(values.size, float(np.max(approximation.noise)))
-    kinks = _kinks(positions, wide, narrow, float(noise[0]))
+    kinks = _kinks(positions, slopes, float(noise[0]))
     bent = curvature * (CURVATURE_SLACK / NOISE_FACTOR)
     bent[np.isin(positions, kinks.positions)] = 0.0  # there the interval says what is right
     noise[positions] += bent
     return replace(approximation, noise=noise, kinks=kinks, notes=_notes(curvature, wide[0], kinks))
 
 
-def _kinks(positions: Integers, wide: Floats, narrow: Floats, noise: float) -> Kinks:
-    """Return the components whose one-sided slopes differ as at a kink."""
-    gap, half = wide[1] - wide[2], narrow[1] - narrow[2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shrinking = half / gap
-    smooth = (shrinking > SMOOTH_SHRINKING[0]) & (shrinking < SMOOTH_SHRINKING[1])
-    found = ~smooth & (np.abs(gap) > 4.0 * NOISE_FACTOR * noise)
-    sides = wide[1:, found]
+def _kinks(positions: Integers, slopes: Sequence[Floats], noise: float) -> Kinks:
+    """Return the components whose one-sided slopes differ as at a kink.
+
+    With the step, the gap between the one-sided slopes of a smooth f shrinks in proportion.
+    """
+    gap = slopes[0][1] - slopes[0][2]
+    found = np.zeros(positions.size, dtype=bool)
+    for share, wide in zip(SHARES[1:], slopes[1:], strict=True):
+        uncertain = GAP_SLACK * np.abs(gap) + 3.0 * NOISE_FACTOR * noise / share
+        found |= np.abs((wide[1] - wide[2]) - share * gap) > uncertain
+    sides = slopes[0][1:, found]
     return Kinks(positions[found].astype(np.int64), sides.min(axis=0), sides.max(axis=0))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ def weight_explanations(scene: Scene, sight: Sight, layer: int, delta: Delta) ->
     if view.matches(view.expected):
         return [()]
     return _ranked(view, [*_predicted(view), *_sparse(view, view.expected, ()), *_penalised(view),
-                          *_weighted(view), *_coarse(view)])  # fmt: skip
+                          *_scaled(view), *_weighted(view), *_coarse(view), *_rounded_too(view)])  # fmt: skip
 
 
 def bias_explanations(scene: Scene, sight: Sight, layer: int, delta: Delta) -> list[Explanation]:
@@ -93,7 +93,7 @@ def bias_explanations(scene: Scene, sight: Sight, layer: int, delta: Delta) -> l
     if view.matches(view.expected):
         return [()]
     return _ranked(view, [*_predicted(view), *_sparse(view, view.expected, ()), *_factored_biases(view),
-                          *_weighted(view), *_coarse(view)])  # fmt: skip
+                          *_scaled(view), *_weighted(view), *_coarse(view)])  # fmt: skip
 
 
 def _ranked(view: BlockView, found: list[Explanation]) -> list[Explanation]:
@@ -203,11 +203,54 @@ def _predicted(view: BlockView) -> Iterator[Explanation]:
             rest = view.penalty if data is not predicted else 0.0
             factor = ratio(view.u - rest, data, view.floor(predicted))
             if np.isfinite(factor) and not view.scene.unit(factor) and factor != 0.0:
-                scaled = factor * data + rest
-                if view.matches(scaled):
-                    yield (found, _factor(view, factor))
+                yield from _held(view, factor * data + rest, (found, _factor(view, factor)))
+                if rest is not data and np.any(view.penalty) and found.slip.startswith("in"):
+                    yield from _repenalised(view, data, found)
         elif share < 1.0:
             yield from _sparse(view, predicted, (found,))
+
+
+def _held(view: BlockView, predicted: Floats, found: Explanation) -> Iterator[Explanation]:
+    """Yield slips that explain a block, alone or with few components off."""
+    if view.matches(predicted):
+        yield found
+    elif view.share(predicted) >= 0.5:
+        yield from _sparse(view, predicted, found)
+
+
+def _repenalised(view: BlockView, data: Floats, found: Found) -> Iterator[Explanation]:
+    """Try other inputs with another penalty."""
+    for beta in view.scene.penalty_factors()[1:]:
+        if view.matches(data + beta * view.penalty):
+            yield (found, _penalty(view, beta))
+
+
+def _scaled(view: BlockView) -> Iterator[Explanation]:
+    """Try factors on the whole, the data or the penalty, with few components off."""
+    data, penalty = view.data, view.penalty
+    whole = ratio(view.u, view.expected, view.floor(view.expected))
+    if np.isfinite(whole) and whole != 0.0 and not view.scene.unit(whole):
+        yield from _held(view, whole * view.expected, (_factor(view, whole),))
+    if view.kind == "b" or not np.any(penalty):
+        return
+    part = ratio(view.u - penalty, data, view.floor(view.expected))
+    if np.isfinite(part) and part != 0.0 and not view.scene.unit(part):
+        yield from _held(view, part * data + penalty, (_factor(view, part, "data_factor"),))
+    for beta in view.scene.penalty_factors()[1:]:
+        yield from _held(view, data + beta * penalty, (_penalty(view, beta),))
+
+
+def _rounded_too(view: BlockView) -> Iterator[Explanation]:
+    """Try everything else on a block that was rounded to a lower precision."""
+    coarser = lower_precision_of(view.u, view.scene.precision)
+    if coarser is None or view.sight.coarse:
+        return
+    sight = replace(view.sight, rtol=1.01 * UNIT_ROUNDOFF[coarser], coarse=True)
+    name = "rounded_float16" if coarser == "float16" else "rounded"
+    rounded = view.found(name, "" if name != "rounded" else coarser)
+    wider = replace(view, sight=sight)
+    for other in (*_predicted(wider), *_scaled(wider), *_penalised(wider)):
+        yield (*other, rounded)
 
 
 def _factor(view: BlockView, value: float, slip: str = "") -> Found:

@@ -6,6 +6,7 @@ Nothing here imports NumPy, so that `--help` is quick; the defaults are those of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +18,31 @@ WORK = "The work"
 OUTPUT = "Output"
 
 
-def _option(name: str, text: str, panel: str, metavar: str | None = None) -> Any:
-    return typer.Option(name, help=text, rich_help_panel=panel, metavar=metavar, show_default=False)
+def _option(
+    name: str,
+    text: str,
+    panel: str,
+    metavar: str | None = None,
+    parser: Callable[[str], Any] | None = None,
+) -> Any:
+    return typer.Option(
+        name, help=text, rich_help_panel=panel, metavar=metavar, show_default=False, parser=parser
+    )
+
+
+def _whole(text: str | int) -> int:
+    """Read a whole number; Typer's own message does not say what was given."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}. Expected a whole number") from None
+
+
+def _real(text: str | float) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}. Expected a number") from None
 
 
 Target = Annotated[
@@ -32,19 +56,23 @@ Target = Annotated[
 ]
 Sample = Annotated[
     int | None,
-    _option("--sample", "Check N components drawn at random (default: all).", CHECK, "N"),
+    _option("--sample", "Check N components drawn at random (default: all).", CHECK, "N", _whole),
 ]
 Seed = Annotated[
     int,
-    _option("--seed", "Of the sample and of the example's numbers (default 0).", CHECK, "N"),
+    _option(
+        "--seed", "Of the sample and of the example's numbers (default 0).", CHECK, "N", _whole
+    ),
 ]
 Epsilon = Annotated[
     float | None,
-    _option("--epsilon", "ε of the central difference (default 1e-7).", CHECK, "X"),
+    _option("--epsilon", "ε of the central difference (default 1e-7).", CHECK, "X", _real),
 ]
 Tol = Annotated[
     float | None,
-    _option("--tol", "Relative difference up to which it is right (default 1e-7).", CHECK, "X"),
+    _option(
+        "--tol", "Relative difference up to which it is right (default 1e-7).", CHECK, "X", _real
+    ),
 ]
 Method = Annotated[
     str | None,
@@ -62,11 +90,11 @@ Precision = Annotated[
 ]
 TrainSteps = Annotated[
     int | None,
-    _option("--train-steps", "Check again after K gradient steps (default 0).", CHECK, "K"),
+    _option("--train-steps", "Check again after K gradient steps (default 0).", CHECK, "K", _whole),
 ]
 LearningRate = Annotated[
     float | None,
-    _option("--learning-rate", "Of those steps.", CHECK, "X"),
+    _option("--learning-rate", "Of those steps.", CHECK, "X", _real),
 ]
 Layers = Annotated[
     str | None,
@@ -80,8 +108,8 @@ LossName = Annotated[
     str | None,
     _option("--loss", "Default softmax_cross_entropy.", EXAMPLE, "NAME"),
 ]
-L2 = Annotated[float | None, _option("--l2", "λ (default 0.1).", EXAMPLE, "X")]
-BatchSize = Annotated[int | None, _option("--batch", "Samples (default 32).", EXAMPLE, "M")]
+L2 = Annotated[float | None, _option("--l2", "λ (default 0.1).", EXAMPLE, "X", _real)]
+BatchSize = Annotated[int | None, _option("--batch", "Samples (default 32).", EXAMPLE, "M", _whole)]
 Dtype = Annotated[
     str | None,
     _option("--dtype", "float64 (default), float32 or float16.", EXAMPLE, "NAME"),
@@ -105,7 +133,7 @@ WriteExample = Annotated[
         "--write-example", "Write a small example to FILE.npz, to start from.", EXAMPLE, "FILE"
     ),
 ]
-Jobs = Annotated[int | None, _option("--jobs", "Workers (default: one a core).", WORK, "N")]
+Jobs = Annotated[int | None, _option("--jobs", "Workers (default: one a core).", WORK, "N", _whole)]
 Backend = Annotated[
     str | None,
     _option("--backend", "threads (default), loky or context (joblib's).", WORK, "NAME"),

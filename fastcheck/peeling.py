@@ -24,8 +24,11 @@ __all__ = ["Hypothesis", "peel"]
 
 Floats = NDArray[np.float64]
 
-WIDTH = 8  # hypotheses kept from layer to layer
-TRIED = 5  # errors dZ_l that are tried in full
+# Hypotheses kept from layer to layer: few for a first answer, more where it took several slips.
+WIDTHS = (2, 8)
+LEAST = 0.1  # what a gradient that is looked at in another way costs at least
+MARGIN = 2.1  # what a hypothesis may cost more than the likeliest
+TRIED = 6  # errors dZ_l that are tried in full
 ENOUGH = 2.5  # a cost from which on two slips at one step are tried
 
 
@@ -53,15 +56,18 @@ def peel(scene: Scene, gradient: Floats) -> Hypothesis:
     """
     best: Hypothesis | None = None
     for sight in _sights(scene, gradient):
-        limit = np.inf if best is None else best.cost
-        found = _descend(scene, sight, limit)
-        if found is not None and (best is None or found.cost < best.cost - 1e-9):
-            best = found
+        for width in WIDTHS:
+            limit = np.inf if best is None else best.cost - 1e-9
+            if total_cost(sight.found) + LEAST >= limit:
+                break
+            found = _descend(scene, sight, limit, width)
+            if found is not None:
+                best = found
     assert best is not None
     return best
 
 
-def _descend(scene: Scene, sight: Sight, limit: float) -> Hypothesis | None:
+def _descend(scene: Scene, sight: Sight, limit: float, width: int) -> Hypothesis | None:
     """Go from the output to the input; None where nothing is likelier than `limit`."""
     states = [Hypothesis(sight, ())]
     for layer in range(scene.network.depth, 0, -1):
@@ -78,7 +84,8 @@ def _descend(scene: Scene, sight: Sight, limit: float) -> Hypothesis | None:
         for state in sorted(grown, key=lambda s: s.cost):
             assert state.delta is not None
             cheapest.setdefault(id(state.delta.dZ), state)
-        states = [s for s in cheapest.values() if s.cost < limit][:WIDTH]
+        states = [s for s in cheapest.values() if s.cost < limit][:width]
+        states = [s for s in states if s.cost <= states[0].cost + MARGIN]
         if not states:
             return None
     return min(states, key=lambda s: s.cost)
@@ -90,9 +97,7 @@ def _sights(scene: Scene, gradient: Floats) -> Iterator[Sight]:
     yield plain
     right, order = scene.right, scene.network.order
     if scene.network.l2:
-        last = order.weights(scene.network.depth)
-        factor = ratio(gradient[last.slice], right[last.slice], 0.0)
-        if np.isfinite(factor) and factor != 0.0 and not scene.unit(factor):
+        for factor in _common_factors(scene, gradient):
             named = scene.name_factor(factor, scene.network.depth)
             found = Found("everything_factor", 0, "whole", named.text, 0.0 if named.named else 0.2)
             yield replace(plain, vector=gradient / factor, found=(found,))
@@ -107,6 +112,22 @@ def _sights(scene: Scene, gradient: Floats) -> Iterator[Sight]:
         name, value = ("rounded_float16", "") if coarser == "float16" else ("rounded", coarser)
         found = Found(name, 0, "whole", value, 0.3)
         yield replace(plain, rtol=1.2 * UNIT_ROUNDOFF[coarser], found=(found,), coarse=True)
+
+
+def _common_factors(scene: Scene, gradient: Floats) -> list[float]:
+    """Return the factors from the right gradient to the user's that several blocks share."""
+    factors: list[list[float]] = []
+    for block in scene.network.order.blocks:
+        one = ratio(gradient[block.slice], scene.right[block.slice], 0.0)
+        if not np.isfinite(one) or one == 0.0 or scene.unit(one):
+            continue
+        group = next((g for g in factors if abs(g[0] - one) <= 1e-6 * abs(one)), None)
+        if group is None:
+            factors.append([one])
+        else:
+            group.append(one)
+    factors.sort(key=len, reverse=True)
+    return [group[0] for group in factors[:2] if len(group) > 1]
 
 
 def _swaps(scene: Scene, plain: Sight) -> Iterator[Sight]:
@@ -159,7 +180,7 @@ def _layer(scene: Scene, sight: Sight, layer: int, above: Delta | None) -> list[
         options += _recovered(scene, sight, layer, right)
     options = [(delta, found) for delta, found in options]
     options.sort(key=lambda o: total_cost(o[1]))
-    return _with_equals(options)[: 2 * WIDTH]
+    return _with_equals(options)[: 16]
 
 
 def _with_equals(options: list[Option]) -> list[Option]:
@@ -207,6 +228,8 @@ def _promising(
             extra = 0.0 if named.named else 0.4
             name, place = _factor_slip(scene, layer, named.text), "delta"
             found = Found(name[0], layer, place, name[1], extra, named.others)
+            if delta.found:  # the factor may be that of the block alone
+                scored.append((-0.9 * (weights + biases), total_cost(delta.found), delta))
             delta = Delta(factor * delta.dA, factor * delta.dZ, (*delta.found, found))
         scored.append((-(weights + biases), total_cost(delta.found), delta))
     # Rounded, so that among equally good ones the likeliest comes first.

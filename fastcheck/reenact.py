@@ -123,6 +123,8 @@ class Sketch:
     A: Floats
     floor_W: Floats
     floor_b: Floats | float
+    size_W: float
+    size_b: float
 
 
 @dataclass
@@ -250,7 +252,15 @@ class Scene:
         return Sketch(
             rows, columns, u_W[grid], u_b, here.W[grid], here.A_before[:, columns],
             np.asarray(floor_W)[grid], floor_b,
+            _size(self._right_block(layer, "W")[grid]),
+            0.0 if u_b is None else _size(self._right_block(layer, "b")),
         )  # fmt: skip
+
+    def _right_block(self, layer: int, kind: str) -> Floats:
+        order = self.network.order
+        block = order.weights(layer) if kind == "W" else order.biases(layer)
+        assert block is not None
+        return self.right[block.slice].reshape(block.shape)
 
     def _some(self, weight: Floats) -> Integers:
         """Draw up to `SKETCHED` places, those with more weight more often."""
@@ -275,11 +285,11 @@ class Scene:
     ) -> tuple[float, float, float]:
         """Try a dZ_l on a sketch; return (share of dW that agrees, of db, common factor)."""
         data = dZ[:, sketch.rows].T @ sketch.A
-        scale = _growth(dZ)
+        growth = max(1.0, _size(data) / sketch.size_W) if sketch.size_W else 1.0
+        floor = growth * sketch.floor_W
         best, factor = -1.0, 1.0
         for beta in self.penalty_factors():
             penalty = beta * decay * sketch.W
-            floor = sketch.floor_W * scale(data + penalty, sketch)
             direct = fraction(sketch.u_W, sight.clipped(data + penalty), floor, sight.rtol)
             if direct > best + 0.01:
                 best, factor = direct, 1.0
@@ -293,26 +303,24 @@ class Scene:
                 break
         if sketch.u_b is None:
             return best, best, factor
-        total = dZ.sum(axis=0)
-        floor_b = np.asarray(sketch.floor_b) * max(
-            1.0, _size(total) / max(_size(sketch.u_b), 1e-300)
-        )
-        if best < 0.5:
-            alpha = ratio(sketch.u_b, total, floor_b)
-            if np.isfinite(alpha) and alpha != 0.0 and total.size > 2:
-                scaled = fraction(sketch.u_b, alpha * total, floor_b, sight.rtol)
-                direct = fraction(sketch.u_b, total, floor_b, sight.rtol)
+        return self._sketched_biases(sight, sketch, dZ.sum(axis=0), best, factor)
+
+    def _sketched_biases(
+        self, sight: Sight, sketch: Sketch, total: Floats, best: float, factor: float
+    ) -> tuple[float, float, float]:
+        """Try the biases with the weights' factor, or with one of their own where W has none."""
+        assert sketch.u_b is not None
+        growth = max(1.0, _size(total) / sketch.size_b) if sketch.size_b else 1.0
+        floor = growth * np.asarray(sketch.floor_b)
+        if best < 0.5 and total.size > 2:
+            alpha = ratio(sketch.u_b, total, floor)
+            if np.isfinite(alpha) and alpha != 0.0:
+                scaled = fraction(sketch.u_b, alpha * total, floor, sight.rtol)
+                direct = fraction(sketch.u_b, total, floor, sight.rtol)
                 factor = alpha if scaled > direct + 0.05 else 1.0
-        biases = fraction(sketch.u_b, sight.clipped(factor * total), floor_b, sight.rtol)
+        biases = fraction(sketch.u_b, sight.clipped(factor * total), floor, sight.rtol)
         return best, biases, factor
 
 
 def _size(values: Floats) -> float:
     return float(np.linalg.norm(values))
-
-
-def _growth(dZ: Floats):  # type: ignore[no-untyped-def]
-    def scale(predicted: Floats, sketch: Sketch) -> float:
-        return max(1.0, _size(predicted) / max(_size(sketch.u_W), 1e-300)) if dZ.size else 1.0
-
-    return scale

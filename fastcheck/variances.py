@@ -23,6 +23,9 @@ from fastcheck.door import lower_precision
 from fastcheck.kernels.forward import forward_trace
 from fastcheck.network import Batch, Network
 
+# A relative variance beyond which nothing is left of a value; its products stay finite.
+MOST = 1e250
+
 __all__ = ["LayerFactors", "LayerTrace", "backward", "forward"]
 
 Floats = NDArray[np.float64]
@@ -96,15 +99,19 @@ class Backward:
     curvature: Floats
 
     def normalised(self) -> Backward:
-        """Return the same with the largest gradient between 1 and 2, by a power of two."""
+        """Return the same with the largest gradient between 1 and 2, by a power of two.
+
+        Where the errors are far larger than the gradient, they are what is kept from overflow.
+        """
         largest = float(np.max(np.abs(self.gradient), initial=0.0))
+        largest = max(largest, 1e-100 * float(np.sqrt(np.max(self.variance, initial=0.0))))
         if not 0.0 < largest < np.inf:
             return self
         factor = float(np.ldexp(1.0, 1 - int(np.frexp(largest)[1])))
         return Backward(
             self.size / factor,
             self.gradient * factor,
-            self.variance * factor * factor,
+            (self.variance * factor) * factor,
             self.common,
             self.curvature * factor,
         )
@@ -134,13 +141,14 @@ def split_along(values: Floats, variance: Floats) -> tuple[Floats, Floats]:
         Variance of e·v / v·v.
     """
     largest = np.max(np.abs(values), axis=1, keepdims=True)
-    unit = np.divide(values, largest, out=np.zeros_like(values), where=largest > 0.0) ** 2
-    norm = unit.sum(axis=1, keepdims=True)
-    share = np.divide(unit, norm, out=np.zeros_like(values), where=norm > 0.0)
+    size = np.where(largest > 0.0, largest, 1.0)
+    square = (values / size) ** 2
+    norm = square.sum(axis=1, keepdims=True)
+    share = square / np.where(norm > 0.0, norm, 1.0)
     along = (share * variance).sum(axis=1, keepdims=True)
     rest = np.maximum(variance * (1.0 - 2.0 * share) + share * along, 0.0)
-    scale = largest * largest * norm
-    return rest, np.divide(along, scale, out=np.zeros_like(along), where=scale > 0.0)
+    common = along / size / size / np.where(norm > 0.0, norm, 1.0)
+    return rest, np.where(norm > 0.0, np.minimum(common, MOST), 0.0)
 
 
 def parameters_cast(network: Network, precision: Precision) -> float:
@@ -190,10 +198,10 @@ def _linear(
         inside += variance
     total = inside @ (W * W).T
     product = Z if b is None else Z - b
-    total += (precision.partial_sums(n) + MEAN_SQUARE) * product**2
+    own = (precision.partial_sums(n) + MEAN_SQUARE) * product**2
     if b is not None:
-        total += MEAN_SQUARE * Z * Z + cast * b * b
-    return np.asarray(total + precision.underflows(1.0))
+        own += MEAN_SQUARE * Z * Z + cast * b * b
+    return np.asarray(total + own * repetitions(Z, precision) + precision.underflows(1.0))
 
 
 def _units(
@@ -211,7 +219,7 @@ def _units(
     errors = evaluation_errors(activation, Z, A, slopes)
     if errors is not None:
         tiny = precision.underflows(1.0)
-        after += MEAN_SQUARE * errors[0] ** 2 + tiny
+        after += MEAN_SQUARE * errors[0] ** 2 * repetitions(A, precision) + tiny
         slope_variance += MEAN_SQUARE * errors[1] ** 2 + tiny
     if mask is not None:
         slopes = slopes * mask

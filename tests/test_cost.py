@@ -108,6 +108,14 @@ def test_a_small_number_in_the_logarithm_is_no_other_cost() -> None:
     assert "log" in found.explanation
 
 
+def test_a_slip_is_named_only_where_it_explains_the_whole_gap() -> None:
+    net, batch = problem(l2=1e-9)
+    ours = cost_parts(net, batch)
+    assert ours.penalty < 1e-8 * ours.total
+    part_of_it = compare_cost(net, batch, ours.total - 1.5 * ours.penalty)
+    assert "penalty" not in part_of_it.explanation
+
+
 def test_the_callable_gets_what_its_owner_gave() -> None:
     net, batch = problem()
     given: list[Any] = []

@@ -161,8 +161,14 @@ def test_two_values_are_noticed_in_arrays_that_are_filled_again() -> None:
             np.add(v, 1.0, out=v)
         return g
 
-    with pytest.raises(InputError, match="two values"):
-        read(net, accumulating)
+    vector = np.zeros(net.size)
+
+    def accumulating_vector(network: Any, inputs: Any, targets: Any) -> Any:
+        return np.add(vector, 1.0, out=vector)
+
+    for gradient in (accumulating, accumulating_vector):
+        with pytest.raises(InputError, match="two values"):
+            read(net, gradient)
 
 
 def test_sums_in_another_order_are_no_second_value() -> None:

@@ -104,7 +104,7 @@ def test_more_samples_than_digits_repeat_them() -> None:
         (Example(layers=(64, 10), batch=0), "batch=0.*at least one"),
         (Example(layers=(64, 10), seed=-1), "seed=-1"),
         (Example(layers=(64, 10), dtype="float23"), "dtype='float23'.*Did you mean"),
-        (Example(layers=(64, 10), activation="rleu"), "unknown activation 'rleu'"),
+        (Example(layers=(64, 5, 10), activation="rleu"), "unknown activation 'rleu'"),
         (Example(layers=(64, 10), l2=-1.0), "l2=-1.0"),
     ],
 )

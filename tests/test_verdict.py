@@ -223,11 +223,28 @@ def test_an_interrupted_run_judges_what_it_reached_and_is_no_pass() -> None:
     g = a.copy()
     g[5] *= 2
     assert judged(g, values, complete=False).status == "wrong"
-    g[5], g[30] = a[5], 7.0  # not reached
+
+
+def test_what_was_reached_keeps_its_kinks_and_names() -> None:
+    a = vector()
+    g, values = a.copy(), a.copy()
+    values[:10] = np.nan
+    g[3], g[30] = 7.0, a[30] + 0.5
     kinks = Kinks(np.array([3, 30]), a[[3, 30]] - 1, a[[3, 30]] + 1)
     result = judged(g, values, complete=False, kinks=kinks, noise=np.zeros(a.size))
-    assert result.whole.wrong == 0
-    assert result.whole.kinks == 1
+    assert (result.whole.wrong, result.whole.kinks) == (0, 1)
+    kink = next(c for c in result.components if c.status == "kink")
+    assert (kink.index, kink.gradient) == (30, g[30])
+
+
+def test_the_largest_error_of_a_large_block_that_agrees_is_named() -> None:
+    order = ThetaLayout.from_sizes([200, 200], [False])
+    a = vector(2, order.size)
+    for index in (5, PIECE + 7, order.size - 1):
+        g = a.copy()
+        g[[3, PIECE + 1, 3 * PIECE]] += 1e-12
+        g[index] += 1e-8 * abs(g[index])
+        assert judged(g, a, order=order).blocks[0].worst.index == index  # type: ignore[union-attr]
 
 
 def test_an_approximation_that_is_not_finite_cannot_be_told() -> None:

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from fastcheck.backprop import forward_pass
 from fastcheck.door import unit_roundoff
 from fastcheck.errors import InputError, near_names
 from fastcheck.importers.chain import Chain, cannot_take
+from fastcheck.importers.claims import GRID, activation_values
 from fastcheck.importers.torch_decay import weight_decay
 from fastcheck.importers.torch_losses import LossReader
 from fastcheck.importers.torch_operations import add_to_chain, array_of, precision_of, refused
@@ -212,7 +211,7 @@ def _check_claims(operations: list[Operation]) -> None:
         if operation.name != "activation" or not operation.flow:
             continue
         like = operation.flow[0].tensor
-        grid = torch.linspace(-4.0, 4.0, 33).to(like.device, like.dtype)[:, None]
+        grid = torch.as_tensor(GRID).to(like.device, like.dtype)
         call = getattr(operation.function, "apply", operation.function)
         if isinstance(operation.function, torch.nn.Module):
             call = operation.function
@@ -222,7 +221,7 @@ def _check_claims(operations: list[Operation]) -> None:
         except (RuntimeError, TypeError, ValueError):
             continue  # it wants another shape; J is compared in any case
         z = array_of(grid).astype(np.float64)
-        claimed = _values_of(operation.claim, z)
+        claimed = activation_values(operation.claim, z)
         if own.shape != z.shape:
             raise refused(operation, f", which makes {own.shape} of {z.shape},")
         u = unit_roundoff(precision_of(like))
@@ -239,11 +238,6 @@ def _check_claims(operations: list[Operation]) -> None:
 
 def _name(claim: Any) -> str:
     return getattr(claim, "__name__", str(claim))
-
-
-def _values_of(claim: Any, z: NDArray[np.float64]) -> NDArray[np.float64]:
-    network = Network.from_arrays([[[1.0]]], activations=[claim], loss="squared_error")
-    return forward_pass(network, network.batch(z, z)).A[-1]
 
 
 def _read(chain: Chain, recorded: Recorded, m: int) -> LossReader:

@@ -85,23 +85,31 @@ def _largest(values: Floats) -> float:
 
 
 @scalar_kernel
-def _logsumexp(z: Floats) -> float:
-    top = z[0]
+def _below_top(z: Floats, below: Floats) -> float:
+    """below = z − max z; return log Σ exp(below), which keeps the digits of a small rest.
+
+    log Σ exp(z) itself is never formed: with large logits it would round what matters away.
+    """
+    best = 0
     for k in range(1, z.size):
-        top = max(top, z[k])
-    total = 0.0
+        if z[k] > z[best]:
+            best = k
+    rest = 0.0
     for k in range(z.size):
-        total += math.exp(z[k] - top)
-    return top + math.log(total)
+        below[k] = z[k] - z[best]
+        if k != best:
+            rest += math.exp(below[k])
+    return math.log1p(rest)
 
 
 @scalar_kernel
 def _softmax_value(z: Floats, t: Floats, p: float) -> float:
-    log_total = _logsumexp(z)
+    below = np.empty(z.size)
+    log_total = _below_top(z, below)
     loss = 0.0
     for k in range(z.size):
         if t[k] != 0.0:
-            loss += t[k] * (log_total - z[k])
+            loss += t[k] * (log_total - below[k])
     return loss
 
 
@@ -120,29 +128,27 @@ def _subtract_target_mean(t: Floats, mass: float, d: Floats, mean: Floats) -> No
 
 
 @scalar_kernel
-def _softmax_large(z: Floats, probabilities: Floats, log_total: float, e: Floats) -> float:
+def _softmax_large(below: Floats, log_total: float, e: Floats) -> float:
     """log Σ_k p_k exp(e_k) of one column, where some e_k is not small."""
     top = 0.0
     grown = 0.0
-    for k in range(z.size):
+    for k in range(e.size):
         top = max(top, e[k])
-        grown += probabilities[k] * math.expm1(min(e[k], 600.0))
-    if top > 500.0:
-        return _logsumexp(z + e) - log_total
-    if grown > -0.5:
+        grown += math.exp(below[k] - log_total) * math.expm1(min(e[k], 600.0))
+    if top <= 500.0 and grown > -0.5:
         return math.log1p(grown)
-    grown = 0.0
-    for k in range(z.size):
-        grown += probabilities[k] * math.exp(e[k])
-    return math.log(grown)
+    moved = below + e
+    best = moved.max()
+    return best + _below_top(moved, e) - log_total
 
 
 @scalar_kernel
 def _softmax_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
     # With e = d − Σ t d / Σ t the loss grows by Σt · log1p(Σ_k p_k expm1(e_k)): for a one-hot
     # target the term that would cancel, p_y expm1(e_y), is zero.
-    log_total = _logsumexp(z)
-    probabilities = np.exp(z - log_total)
+    below = np.empty(z.size)
+    log_total = _below_top(z, below)
+    probabilities = np.exp(below - log_total)
     mass = t.sum()
     _subtract_target_mean(t, mass, d, out)
     columns = out.size
@@ -156,7 +162,7 @@ def _softmax_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) 
             out[c] = mass * _log1p_small(out[c])
         return
     for c in range(columns):
-        out[c] = mass * _softmax_large(z, probabilities, log_total, d[:, c].copy())
+        out[c] = mass * _softmax_large(below, log_total, d[:, c].copy())
 
 
 @scalar_kernel

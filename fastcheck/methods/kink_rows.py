@@ -8,13 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.kernels.propagation import GENUINE
+from fastcheck.kernels.propagation import GENUINE, UNCROSSED
 from fastcheck.methods.probes import Probes
 
 __all__ = ["KinkRows", "evaluate_kinks", "merge_kinks"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+# Where in (0, 1] of the step the slopes to one side are taken, and up to which step that is exact.
+SIDE_NODES = np.array([1.0, 0.5, 0.25])
+LARGEST_SHARED_STEP = 1e-5
 
 
 @dataclass(frozen=True)
@@ -102,35 +106,40 @@ class _Layer:
 
     def evaluate(self, units: Integers, reach: Floats, indices: Integers | None) -> KinkRows:
         """Return what kinks change in the rows of these units."""
-        above, below, simple = self._sides(units)
+        slopes, simple, touching = self._sides(units)
         rows, columns, index = self._components(units, indices)
         inputs = np.append(self.probes.inputs_of(self.layer)[self.sample], 1.0)[columns]
         met = (inputs != 0.0) & (
             simple[rows] | (self.probes.epsilon * np.abs(inputs) >= reach[rows] * self.step)
         )
         rows, index, inputs = rows[met], index[met], inputs[met]
-        sides = np.empty((2, rows.size))  # (ℓ(+ε) − ℓ(0))/ε and (ℓ(0) − ℓ(−ε))/ε
-        shared = simple[rows]
-        up = inputs > 0.0
-        sides[0] = np.where(up, above[rows], below[rows]) * inputs
-        sides[1] = np.where(up, below[rows], above[rows]) * inputs
-        self._one_by_one(units[rows], inputs, ~shared, sides)
+        share = self.probes.epsilon * np.abs(inputs) / self.step
+        powers = share ** np.arange(SIDE_NODES.size)[:, np.newaxis]
+        up, down = (slopes[:, :, rows] * powers).sum(axis=1)
+        # (ℓ(+ε) − ℓ(0))/ε and (ℓ(0) − ℓ(−ε))/ε
+        sides = np.where(inputs > 0.0, [up, down], [down, up]) * inputs
+        crossed = touching[rows]
+        self._one_by_one(units[rows], inputs, ~simple[rows], sides, crossed)
         order = np.argsort(index, kind="stable")
-        return self._interval(units[rows], inputs, sides, index, order)
+        return self._interval(units[rows], inputs, sides, crossed, (index, order))
 
-    def _sides(self, units: Integers) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        """Return the slopes to both sides, and for which units they serve the whole row.
+    def _sides(self, units: Integers) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return each side's slope as a polynomial in δ/h, (2, 3, units), and whom it serves.
 
-        A unit serves its row where no kink lies strictly inside (0, h] on either side: then the
-        loss is smooth on each side, whatever it does at 0 itself.
+        It serves the whole row where no kink lies strictly inside (0, h] on either side: then the
+        loss is smooth on each side, whatever it does at 0 itself. A slope to one side changes by
+        O(δ), where the central difference changes by O(δ²): hence the three nodes.
         """
-        step = np.full(units.size, self.step)
-        above, crossed_above = self.probes.change(self.layer, self.sample, units, step)
-        below, crossed_below = self.probes.change(self.layer, self.sample, units, -step)
-        simple = np.maximum(crossed_above, crossed_below) != GENUINE
-        if self.probes.nodes.size > 1 or not self.probes.linear:
-            simple[:] = False
-        return above / step, -below / step, simple
+        ends = self.step * np.concatenate([SIDE_NODES, -SIDE_NODES])
+        deltas = np.repeat(ends, units.size)
+        grown, crossed = self.probes.change(
+            self.layer, self.sample, np.tile(units, ends.size), deltas
+        )
+        crossed = crossed.reshape(ends.size, units.size).max(axis=0)
+        slopes = (grown / deltas).reshape(2, SIDE_NODES.size, units.size)
+        simple = (crossed != GENUINE) & (self.step <= LARGEST_SHARED_STEP)
+        powers = np.vander(SIDE_NODES, increasing=True)
+        return np.linalg.solve(powers, slopes), simple, crossed != UNCROSSED
 
     def _components(
         self, units: Integers, indices: Integers | None
@@ -153,28 +162,42 @@ class _Layer:
         return rows[asked], columns[asked], index[asked]
 
     def _one_by_one(
-        self, units: Integers, inputs: Floats, wanted: NDArray[np.bool_], sides: Floats
+        self,
+        units: Integers,
+        inputs: Floats,
+        wanted: NDArray[np.bool_],
+        sides: Floats,
+        crossed: NDArray[np.bool_],
     ) -> None:
         """Evaluate each wanted component by its own ±ε; equal (unit, δ) are evaluated once."""
         if not wanted.any():
             return
+        crossed[wanted] = False
         epsilon = self.probes.epsilon
         pairs = np.stack([units[wanted].astype(np.float64), epsilon * inputs[wanted]])
         distinct, back = np.unique(pairs, axis=1, return_inverse=True)
         distinct_units = distinct[0].astype(np.int64)
         for side, sign in enumerate((1.0, -1.0)):
-            grown, _ = self.probes.change(
+            grown, met = self.probes.change(
                 self.layer, self.sample, distinct_units, sign * distinct[1]
             )
             sides[side, wanted] = (sign * grown / epsilon)[back.reshape(-1)]
+            crossed[wanted] |= (met != UNCROSSED)[back.reshape(-1)]
 
     def _interval(
-        self, units: Integers, inputs: Floats, sides: Floats, index: Integers, order: Integers
+        self,
+        units: Integers,
+        inputs: Floats,
+        sides: Floats,
+        crossed: NDArray[np.bool_],
+        places: tuple[Integers, Integers],
     ) -> KinkRows:
         """Return the change against the shared slope, and the hull of all one-sided slopes."""
+        index, order = places
         shared = self._shared(units, inputs)
         value = 0.5 * (sides[0] + sides[1])
         hull = np.stack([*sides, self.left[0, units] * inputs, self.right[units] * inputs])
+        hull = np.where(crossed, hull, value)
         return KinkRows(
             index[order],
             (value - shared)[order],

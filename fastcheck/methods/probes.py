@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from fastcheck.kernels.propagation import loss_change
 from fastcheck.kernels.slopes import layer_slopes
 from fastcheck.network import Batch, Network
 
-__all__ = ["Probes", "full_slopes", "linear_slopes", "measured", "trace_of"]
+__all__ = ["Probes", "full_slopes", "linear_slopes", "measured", "trace_of", "unconverged"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -24,6 +25,11 @@ CURVATURE_FLOOR = 3e-14
 LINEAR_FLOOR = 1e-13
 LARGEST_LINEAR_EPSILON = 1e-6
 MOST_NODES = 8
+# What the O(h²) term is measured on: so many units a layer, all samples up to so many products.
+MEASURED_UNITS = 8
+# Where the nodes leave more than this share of a layer's largest slope, no row is shared.
+UNCONVERGED = 1e-12
+FEW_PRODUCTS = 20_000
 CANCELLATION = 1e-14
 COLUMNS = 512
 
@@ -198,6 +204,29 @@ def full_slopes(
     return crossed
 
 
+def unconverged(probes: Probes, slopes: Floats) -> NDArray[np.bool_]:
+    """Return for which units the polynomial through the nodes does not reach the slope.
+
+    Parameters
+    ----------
+    probes : Probes
+    slopes : ndarray, shape (Q, Σ n_l), float64
+        Of one sample. What the last power adds, as a Chebyshev polynomial, is the measure.
+    """
+    count = probes.nodes.size
+    offsets = probes.unit_offsets
+    flagged = np.zeros(slopes.shape[1], bool)
+    if count == 1:
+        return flagged
+    last = np.linalg.inv(np.vander(probes.nodes**2, increasing=True))[-1]
+    remainder = np.abs(last @ slopes) * 2.0 ** (3 - 2 * count)
+    floor = max(UNCONVERGED, CANCELLATION / probes.epsilon if probes.direct else 0.0)
+    for layer in range(probes.network.depth):
+        part = slice(offsets[layer], offsets[layer + 1])
+        flagged[part] = remainder[part] > floor * np.abs(slopes[:, part]).max()
+    return flagged
+
+
 @dataclass
 class _Bends:
     """The largest bends that were seen: relative, and each layer's absolute."""
@@ -221,20 +250,24 @@ def measured(probes: Probes) -> Probes:
     """Measure the O(h²) term on a few probes, and choose passes and nodes by it."""
     offsets, sizes = probes.unit_offsets, probes.network.sizes[1:]
     bends = _Bends(spread=np.zeros(len(sizes)))
-    picks = [np.unique(np.linspace(0, n - 1, 8).astype(np.int64)) for n in sizes]
-    touched = np.zeros(int(offsets[-1]), bool)
-    for layer, units in enumerate(picks):
-        touched[offsets[layer] + units] = True
-    work = np.empty((3, max(sizes) * max(int(touched.sum()), *sizes)))
-    for sample in np.unique(np.linspace(0, probes.batch.size - 1, 3).astype(np.int64)):
+    work = np.empty((3, max(sizes) * max(MEASURED_UNITS * len(sizes), *sizes)))
+    for sample in _measured_samples(probes):
+        picks = [_measured_units(probes, layer, sample) for layer in range(1, len(sizes) + 1)]
+        touched = np.zeros(int(offsets[-1]), bool)
+        for layer, units in enumerate(picks):
+            touched[offsets[layer] + units] = True
         slopes, reach = linear_slopes(probes, (sample, sample + 1), touched, work)
         for layer, units in enumerate(picks, start=1):
             free = units[reach[0, offsets[layer - 1] + units] > 1.0]
             whole, _ = probes.slopes(layer, sample, free, np.array([1.0, 0.5]))
             bends.see(layer, slopes[0, 0, offsets[layer - 1] + free], whole)
-    linear = bends.linear <= LINEAR_FLOOR and _may_be_linear(probes)
     if not probes.direct:
         nodes = _nodes(bends.curvature)
+        # Linear probes take an activation's slope at the full step, whatever the node.
+        may = _piecewise_linear(probes) or (
+            nodes.size == 1 and probes.epsilon <= LARGEST_LINEAR_EPSILON
+        )
+        linear = may and bends.linear <= LINEAR_FLOOR
         return replace(probes, linear=linear, curvature=bends.curvature, nodes=nodes)
     # What cancels in the user's own functions looks like a bend: 1e-16 of a value over the step.
     excused = bends.curvature <= CANCELLATION / probes.epsilon
@@ -244,11 +277,35 @@ def measured(probes: Probes) -> Probes:
     )
 
 
-def _may_be_linear(probes: Probes) -> bool:
-    """Return whether changes of this size can stay linear through the hidden layers."""
-    entries = [a.entry for a in probes.network.activations]
-    hidden = [e is not None and e.piecewise_linear for e in entries[:-1]]
-    return all(hidden) or (None not in entries and probes.epsilon <= LARGEST_LINEAR_EPSILON)
+def _measured_samples(probes: Probes) -> Integers:
+    """Return all samples where ε is large or the network small, else a few and the largest."""
+    m = probes.batch.size
+    few = m * sum(a * b for a, b in itertools.pairwise(probes.network.sizes)) <= FEW_PRODUCTS
+    if few or probes.epsilon > LARGEST_LINEAR_EPSILON:
+        return np.arange(m)
+    spread = np.linspace(0, m - 1, 2).astype(np.int64)
+    return np.unique(np.append(spread, probes.steps.argmax(axis=0)[[0, -1]]))
+
+
+def _measured_units(probes: Probes, layer: int, sample: int) -> Integers:
+    """Return a few units of a layer that pass a change on, the one that passes most among them."""
+    offsets, m = probes.unit_offsets, probes.batch.size
+    n = int(offsets[layer] - offsets[layer - 1])
+    if layer == probes.network.depth:
+        return np.unique(np.linspace(0, n - 1, MEASURED_UNITS).astype(np.int64))
+    start = m * int(offsets[layer - 1]) + sample * n
+    gains = np.abs(probes.left[start : start + n])
+    active = np.flatnonzero(gains)
+    if active.size == 0:
+        return np.zeros(1, np.int64)
+    spread = np.linspace(0, active.size - 1, MEASURED_UNITS - 1).astype(np.int64)
+    return np.unique(np.append(active[spread], gains.argmax()))
+
+
+def _piecewise_linear(probes: Probes) -> bool:
+    """Return whether all hidden activations are linear between their kinks."""
+    entries = [a.entry for a in probes.network.activations[:-1]]
+    return all(e is not None and e.piecewise_linear for e in entries)
 
 
 def _nodes(curvature: float) -> Floats:

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from fastcheck.approximation import Approximation
 from fastcheck.methods.kink_rows import evaluate_kinks, merge_kinks
-from fastcheck.methods.probes import Probes, full_slopes, linear_slopes, measured, trace_of
+from fastcheck.methods.probes import (
+    Probes,
+    full_slopes,
+    linear_slopes,
+    measured,
+    trace_of,
+    unconverged,
+)
 from fastcheck.methods.self_check import self_checked
 from fastcheck.methods.unit_rows import Chunk, ChunkResult, assemble
 from fastcheck.network import Batch, Network
@@ -79,6 +86,7 @@ class UnitMethod:
             if not probes.linear:
                 met = full_slopes(probes, sample, touched, slopes[row])
                 reach[row] = np.where(met, 0.0, reach[row])
+            reach[row][unconverged(probes, slopes[row])] = 0.0
             flagged = touched & (reach[row] <= 1.0)
             if flagged.any():
                 right = self._right_slopes(sample, flagged, slopes[row, 0], work)

@@ -33,7 +33,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 WIDTH, HEIGHT = 460, 330
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 26, 44
 MOST_DECADES = 22  # what is smaller still is drawn at the edge
 
 
@@ -72,10 +72,9 @@ class LogAxis:
     def ticks(self) -> list[tuple[float, str]]:
         """Positions and exponents; `0` for the edge that stands for zero."""
         step = max(1, math.ceil((self.high - self.low) / 7))
-        found = [(float(self(10.0**n)), f"{n}") for n in range(self.high, self.low, -step)]
-        if self.zero:
-            return [*found[:-1], *found[-1:], (self.start, "zero")]
-        return [*found, (self.start, f"{self.low}")] if found[-1][1] != f"{self.low}" else found
+        last = self.low if self.zero else self.low - 1
+        found = [(float(self(10.0**n)), f"{n}") for n in range(self.high, last, -step)]
+        return [*found, (self.start, "zero")] if self.zero else found
 
 
 @dataclass(frozen=True)
@@ -202,8 +201,8 @@ def v_chart(curve: VCurve, tol: float) -> Chart:
         kind = "textbook" if each.method == "textbook" else "unit"
         lines.append((f"curve {kind}", _line(x(across), y(up))))
         if across.size:
-            at = int(across.argmin())
-            place = (float(x(across[at])) + 6, float(y(up[at])) - 8)
+            at = int(np.argsort(across)[min(2, across.size - 1)])
+            place = (float(x(across[at])) + 10, float(y(up[at])) - 8)
             notes.append((*place, kind, each.method))
     level, here = float(y(tol)), float(x(curve.epsilon))
     lines.append(("tol", f"M{x.start:g} {level:.1f}H{x.stop:g}"))
