@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastcheck.arithmetic import MEAN_SQUARE, Precision
 from fastcheck.network import Batch, Network
 from fastcheck.theta import Block
-from fastcheck.variances import LayerFactors, backward, forward
+from fastcheck.variances import LayerFactors, backward, factor_variance, forward
 
 __all__ = ["BLOCK_FACTOR", "COMPONENT_FACTOR", "Rounding", "gradient_rounding", "rounding"]
 
@@ -58,19 +58,12 @@ class Rounding:
             factors, factors.P.T @ factors.Q, product, self.network.W(block.layer)
         )
 
-    @property
-    def _scale_variance(self) -> float:
-        """Relative variance of the one factor before all samples: 1/m, 2/K or both."""
-        scale = self.network.data_scale(self.samples)
-        if self.network.loss.name == "mean_squared_error":
-            scale *= 2.0 / self.network.sizes[-1]
-        return 2.0 * MEAN_SQUARE + self.precision.underflows(scale)
-
     def _deviation(
         self, factors: LayerFactors, variance: Floats, product: Floats, W: Floats
     ) -> Floats:
         """Add what rounding g = product + penalty does to a variance, in place; return σ."""
-        stored = MEAN_SQUARE + self.precision.partial_sums(self.samples) + self._scale_variance
+        stored = MEAN_SQUARE + self.precision.partial_sums(self.samples)
+        stored += factor_variance(self.network, self.samples, self.precision)
         decay = 2.0 * self.network.penalty_scale(self.samples)
         if decay:
             penalty = W * (decay / factors.size)
@@ -78,10 +71,11 @@ class Rounding:
             penalty *= penalty
             penalty *= 3.0 * MEAN_SQUARE
             variance += penalty
+        product *= product
+        product *= stored
+        variance += product
         variance += self.precision.underflows(factors.size)
         sigma = np.sqrt(variance, out=variance)
-        product *= np.sqrt(stored)  # added to σ, not to σ²: a square would underflow
-        sigma += np.abs(product, out=product)
         sigma *= factors.size * self.precision.u
         return sigma
 

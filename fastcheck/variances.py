@@ -26,7 +26,7 @@ from fastcheck.network import Batch, Network
 # A relative variance beyond which nothing is left of a value; its products stay finite.
 MOST = 1e250
 
-__all__ = ["LayerFactors", "LayerTrace", "backward", "forward"]
+__all__ = ["LayerFactors", "LayerTrace", "backward", "factor_variance", "forward"]
 
 Floats = NDArray[np.float64]
 
@@ -109,7 +109,7 @@ class Backward:
             return self
         factor = float(np.ldexp(1.0, 1 - int(np.frexp(largest)[1])))
         return Backward(
-            self.size / factor,
+            max(self.size / factor, 1e-300),
             self.gradient * factor,
             (self.variance * factor) * factor,
             self.common,
@@ -155,6 +155,14 @@ def parameters_cast(network: Network, precision: Precision) -> float:
     """Variance of a parameter that came in more digits than the gradient has, for its square."""
     exact = lower_precision(network.precision, precision.name) == network.precision
     return 0.0 if exact else MEAN_SQUARE
+
+
+def factor_variance(network: Network, m: int, precision: Precision) -> float:
+    """Relative variance of the one factor that all samples share: 1/m, 2/K or both."""
+    scale = network.data_scale(m)
+    if network.loss.name == "mean_squared_error":
+        scale *= 2.0 / network.sizes[-1]
+    return 2.0 * MEAN_SQUARE + precision.underflows(scale)
 
 
 def _values(network: Network, batch: Batch) -> tuple[list[Floats], list[Floats]]:
@@ -310,5 +318,6 @@ def _factors(
         Q = np.concatenate([Q + trace.A_variance * precision.u**2, trace.A_variance])
     # A sum over rows is made one row after the other, in the precision itself.
     bias = variance.sum(axis=0) + MEAN_SQUARE * m / 6.0 * square.sum(axis=0)
-    bias += MEAN_SQUARE * (m / 3.0 + 1.0) * delta.sum(axis=0) ** 2 + precision.underflows(size)
+    relative = MEAN_SQUARE * (m / 3.0 + 1.0) + factor_variance(network, m, precision)
+    bias += relative * delta.sum(axis=0) ** 2 + precision.underflows(size)
     return LayerFactors(size, P, Q, delta, trace.A, bias)

@@ -132,7 +132,7 @@ BAD: dict[str, Bad] = {
     "no samples": (
         lambda: check(inputs=np.ones((0, 3)), targets=np.ones(0)), "zero samples", "at least", "",
     ),
-    "no units": (lambda: network((np.ones((0, 3)), np.ones((2, 0)))), "shape (0, 3)", "a matrix", ""),
+    "no units": (lambda: network((np.ones((0, 3)), W2)), "shape (0, 3)", "matrix", ""),
     # labels
     "label too large": (
         lambda: check(targets=[0, 1, 2, 0, 1]), "label 2 of sample 2", "labels 0..1", "",

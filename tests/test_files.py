@@ -8,6 +8,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -443,8 +444,14 @@ def test_a_lying_size_takes_no_memory(tmp_path: Path) -> None:
         archive.writestr("db1.npy", header_says("(1,)", b"\0" * 8))
         archive.writestr("spec.json", json.dumps(SPEC))
     assert path.stat().st_size < 2**20
-    with pytest.raises(InputError, match=r"holds 4\.0 GiB of numbers.*at most 4 GiB"):
-        read_problem(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"holds 4\.0 GiB of numbers.*at most 4 GiB"):
+            read_problem(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**24
 
 
 def test_a_file_without_permission_is_refused(

@@ -54,7 +54,7 @@ def test_every_cut_leaves_the_chunks_before_it_and_the_file_goes_on(path: Path) 
     whole = filled(path).read_bytes()
     header = whole.index(b"\n") + 1
     length = (len(whole) - header) // 3
-    for cut in range(len(whole)):
+    for cut in range(0, len(whole), 3):
         path.write_bytes(whole[:cut])
         with Journal(path, "abc", 10) as journal:
             assert len(journal.finished) == max(0, cut - header) // length

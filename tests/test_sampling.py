@@ -81,7 +81,7 @@ def test_seeds_differ() -> None:
 def test_every_component_of_a_block_is_as_likely(count: int) -> None:
     order = layout(20, 1, biases=False)
     hits = np.zeros(20)
-    runs = 4000
+    runs = 1500
     for seed in range(runs):
         hits[sample(order, count, seed)] += 1
     expected = runs * count / 20
@@ -92,7 +92,7 @@ def test_every_component_of_a_block_is_as_likely(count: int) -> None:
 def test_pairs_of_components_are_as_likely() -> None:
     order = layout(6, 1, biases=False)
     together = np.zeros((6, 6))
-    runs = 6000
+    runs = 3000
     for seed in range(runs):
         i, j = sample(order, 2, seed)
         together[i, j] += 1

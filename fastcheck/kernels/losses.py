@@ -138,7 +138,7 @@ def _softmax_large(below: Floats, log_total: float, e: Floats) -> float:
     if top <= 500.0 and grown > -0.5:
         return math.log1p(grown)
     moved = below + e
-    best = moved.max()
+    best = float(moved.max())
     return best + _below_top(moved, e) - log_total
 
 

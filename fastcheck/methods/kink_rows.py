@@ -139,7 +139,8 @@ class _Layer:
         slopes = (grown / deltas).reshape(2, SIDE_NODES.size, units.size)
         simple = (crossed != GENUINE) & (self.step <= LARGEST_SHARED_STEP)
         powers = np.vander(SIDE_NODES, increasing=True)
-        return np.linalg.solve(powers, slopes), simple, crossed != UNCROSSED
+        coefficients = np.asarray(np.linalg.solve(powers, slopes), dtype=np.float64)
+        return coefficients, simple, crossed != UNCROSSED
 
     def _components(
         self, units: Integers, indices: Integers | None

@@ -25,10 +25,10 @@ CURVATURE_FLOOR = 3e-14
 LINEAR_FLOOR = 1e-13
 LARGEST_LINEAR_EPSILON = 1e-6
 MOST_NODES = 8
-# What the O(h²) term is measured on: so many units a layer, all samples up to so many products.
-MEASURED_UNITS = 8
 # Where the nodes leave more than this share of a layer's largest slope, no row is shared.
 UNCONVERGED = 1e-12
+# What the O(h²) term is measured on: so many units a layer, all samples up to so many products.
+MEASURED_UNITS = 8
 FEW_PRODUCTS = 20_000
 CANCELLATION = 1e-14
 COLUMNS = 512
@@ -123,6 +123,8 @@ class Probes:
         self, layer: int, sample: int, units: Integers, nodes: Floats
     ) -> tuple[Floats, NDArray[np.int8]]:
         """Return D(δ)/2δ at each node, shape (Q, units), both signs whole, and what was crossed."""
+        if units.size == 0:
+            return np.zeros((nodes.size, 0)), np.zeros(0, np.int8)
         ends = np.stack([nodes, -nodes]) * self.steps[sample, layer - 1]  # (2, Q)
         deltas = np.repeat(ends.reshape(-1, 1), units.size, axis=1)
         columns = np.tile(units, deltas.shape[0])

@@ -126,8 +126,8 @@ class PointArrays:
     def of(cls, points: Points) -> PointArrays:
         """Unpack."""
         names = ("gradient", "approximation", "allowed", "limit")
-        values = [unpacked(getattr(points, name), "f8") for name in names]
-        return cls(*values, unpacked(points.status, "u1"))
+        values = {name: unpacked(getattr(points, name), "f8") for name in names}
+        return cls(**values, status=unpacked(points.status, "u1"))
 
     @property
     def error(self) -> Floats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import math
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -197,7 +198,9 @@ def _findings(report: Report) -> list[dict[str, Any]]:
 
 def _sentence_case(text: str) -> str:
     """Return a sentence with a capital, unless it begins with the name of a gradient."""
-    return text if text[:1] == "d" and not text[1:2].islower() else text[:1].upper() + text[1:]
+    if text.startswith(("dθ", "dW", "db", "d(")):
+        return text
+    return text[:1].upper() + text[1:]
 
 
 def _value(value: float | None) -> str:
@@ -206,7 +209,7 @@ def _value(value: float | None) -> str:
 
 def _ratio(component: ComponentVerdict) -> str:
     ratio = component.ratio
-    return "0/0" if ratio != ratio else f"{ratio:.6g}"
+    return "0/0" if math.isnan(ratio) else f"{ratio:.6g}"
 
 
 def _bar(block: BlockVerdict | float) -> str:

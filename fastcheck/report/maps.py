@@ -89,9 +89,9 @@ class Layer:
 
 def block_maps(report: Report, pictures: Pictures) -> list[Layer]:
     """Return the maps, those of one layer together."""
-    found: dict[object, list[BlockMap]] = {}
+    found: dict[int | str, list[BlockMap]] = {}
     for index, (block, grid) in enumerate(zip(report.blocks, pictures.grids, strict=True)):
-        key = block.layer if block.kind in ("W", "b") else block.name
+        key: int | str = block.layer if block.kind in ("W", "b") else block.name
         found.setdefault(key, []).append(_map(index, block, grid))
     result = []
     for key, maps in found.items():

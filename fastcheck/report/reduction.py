@@ -1,4 +1,4 @@
-"""From two gradients to the plain data of pictures: the worst of each cell, counts, a few points."""
+"""From two gradients to the data of pictures: the worst of each cell, counts, a few points."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Integers = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
 # Cells along each side of a grid; many blocks share a budget, so that a page stays light.
-SIDES = (128, 96, 64, 48, 32)
+SIDES = (128, 96, 64, 48, 32, 16, 8)
 CELL_BUDGET = 80_000
 POINTS = 2400
 TROUBLED_POINTS = 1200
@@ -271,7 +271,7 @@ def _binned(compared: Compared) -> Integers:
 
 
 def _only(compared: Compared, some: Integers) -> Compared:
-    return Compared(*(values[some] for values in compared))
+    return Compared._make(values[some] for values in compared)
 
 
 def _thinned(compared: Compared, some: Integers) -> Compared:
