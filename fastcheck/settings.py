@@ -77,7 +77,7 @@ class Settings:
     precision: str | None = None
     progress: bool | Callable[[int, int], None] = False
     journal: str | Path | None = None
-    memory: float = 1e9
+    memory: float = 4e9
 
     @classmethod
     def of(cls, **options: Unpack[SettingsOptions]) -> Settings:

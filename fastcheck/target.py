@@ -15,13 +15,13 @@ from types import ModuleType
 from typing import Any
 
 from fastcheck.errors import InputError, near_names
-from fastcheck.importers.npz import read_problem
+from fastcheck.importers import FORMATS, read_problem
 from fastcheck.problem import Problem
 
 __all__ = ["failure", "find_problem"]
 
 PYTHON_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-FORMS = "a problem.npz, module:attribute or file.py:attribute"
+FORMS = "a problem.npz (.safetensors, .onnx), module:attribute or file.py:attribute"
 PACKAGE = str(Path(__file__).parent)
 
 
@@ -31,7 +31,7 @@ def find_problem(target: str) -> Problem:
     Parameters
     ----------
     target : str
-        A .npz file; `module:attribute` or `file.py:attribute`, where the attribute is a `Problem`
+        A .npz, .safetensors or .onnx file; `module:attribute` or `file.py:attribute`, where the attribute is a `Problem`
         or a function without parameters that returns one.
 
     Raises
@@ -41,7 +41,7 @@ def find_problem(target: str) -> Problem:
         `read_problem` refuses.
     """
     place, colon, attribute = target.rpartition(":")
-    if not target.endswith(".npz") and colon and PYTHON_NAME.fullmatch(attribute):
+    if not target.endswith(tuple(FORMATS)) and colon and PYTHON_NAME.fullmatch(attribute):
         if place.endswith(".py"):
             return _problem(_from_file(Path(place)), attribute, target)
         if PYTHON_NAME.fullmatch(place):
@@ -53,7 +53,7 @@ def find_problem(target: str) -> Problem:
             f"{target}:attribute, a Problem or a function that returns one",
             f"For example {target}:problem.",
         )
-    if file.exists() or file.suffix == ".npz":
+    if file.exists() or file.suffix in FORMATS:
         return read_problem(file)
     raise InputError(
         f"TARGET {target!r}", FORMS, "Start from the file of fastcheck --write-example FILE."

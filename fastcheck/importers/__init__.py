@@ -1,1 +1,57 @@
 """From files and from other programs' objects to a network, a batch and its gradient."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastcheck.errors import InputError, near_names
+
+if TYPE_CHECKING:
+    from fastcheck.problem import Problem
+
+__all__ = ["FORMATS", "read_problem", "write_problem"]
+
+# The module that reads and writes each kind of file; imported only when one comes.
+FORMATS = {
+    ".npz": "fastcheck.importers.npz",
+    ".safetensors": "fastcheck.importers.from_safetensors",
+    ".onnx": "fastcheck.importers.from_onnx",
+}
+
+
+def _module(path: str | os.PathLike[str]) -> Any:
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(
+            f"file {file.name!r}",
+            f"a name that ends in {', '.join(FORMATS)}",
+            near_names(suffix, FORMATS) if suffix else "",
+        )
+    return importlib.import_module(FORMATS[suffix])
+
+
+def read_problem(path: str | os.PathLike[str], **options: Any) -> Problem:
+    """Read a problem from a file of any kind in `FORMATS`, told by its suffix.
+
+    Parameters
+    ----------
+    path : str or path
+    **options
+        What the format's own reader takes: `gradient`, the second file beside an ONNX graph.
+
+    Raises
+    ------
+    InputError
+        For another suffix, and for all that the format's reader refuses.
+    """
+    problem: Problem = _module(path).read_problem(path, **options)
+    return problem
+
+
+def write_problem(path: str | os.PathLike[str], problem: Problem) -> None:
+    """Write a problem to a file of any kind in `FORMATS`, told by its suffix."""
+    _module(path).write_problem(path, problem)

@@ -94,7 +94,7 @@ def problem_from_jax(
     cost, order = chosen.pop("cost", None), chosen.pop("order", None)
     rows = chosen.pop("layout", "rows" if _is_equinox(params) else "keras") == "rows"
     groups = _ordered(_groups(params), rows=rows, order=order)
-    if callable(gradient) and not _is_tree(gradient):
+    if callable(gradient) and type(gradient) is not type(params):
         gradient = gradient(params, inputs, targets)
     gradient, value = _without_value(gradient)
     if callable(cost):

@@ -127,10 +127,10 @@ def _operations(keras: Any, model: Any) -> Iterator[Any]:
 def _add(keras: Any, chain: Chain, operation: Any, claims: dict[Any, Any]) -> bool:
     """Add what a layer does to the chain; return False for what comes before the first layer."""
     kind, place = type(operation).__name__, f"{operation.name} ({type(operation).__name__})"
-    if operation.name in claims:
-        chain.activation(claims[operation.name], place)
-    elif isinstance(operation, keras.layers.Dense):
+    if isinstance(operation, keras.layers.Dense):
         _dense(chain, operation, claims, place)
+    elif operation.name in claims:
+        chain.activation(claims[operation.name], place)
     elif kind in SILENT:
         return bool(chain.layers)
     elif not chain.layers and not getattr(operation, "weights", []):
@@ -222,8 +222,12 @@ def _by_layer(claims: dict[Any, Any], layer: Any) -> dict[Any, Any]:
 
 
 def _array(variable: Any) -> NDArray[Any]:
-    keras = framework("keras", "keras")
-    return np.asarray(keras.ops.convert_to_numpy(variable)).copy()
+    value = getattr(variable, "value", variable)
+    if hasattr(value, "detach"):
+        from fastcheck.importers.torch_operations import array_of
+
+        return array_of(value)
+    return np.asarray(value).copy()
 
 
 def _entering(prefix: list[Any], X: NDArray[Any]) -> NDArray[Any]:
@@ -233,7 +237,7 @@ def _entering(prefix: list[Any], X: NDArray[Any]) -> NDArray[Any]:
     for operation in prefix:
         if type(operation).__name__ != "InputLayer":
             values = operation(values)
-    array = np.asarray(keras.ops.convert_to_numpy(values))
+    array = _array(values)
     if array.ndim != 2:
         raise cannot_take(
             f"a Dense layer on inputs of shape {array.shape}", "the first layer",
@@ -301,7 +305,9 @@ def _targets_and_terms(
     chain: Chain, loss: Any, targets: Any
 ) -> tuple[NDArray[Any], Callable[[int], NetworkOptions]]:
     """Return the targets, and the loss in fastcheck's words for m samples."""
-    kind, config = type(loss).__name__, loss.get_config()
+    kind = type(loss).__name__
+    # get_config leaves Huber's delta out.
+    config = {**loss.get_config(), **getattr(loss, "_fn_kwargs", {})}
     if kind not in LOSSES:
         raise cannot_take(f"the loss {kind}", chain.owner)
     if not chain.layers:

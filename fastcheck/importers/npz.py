@@ -21,7 +21,7 @@ from fastcheck.importers.zipped_arrays import HOW_TO_WRITE, read_entries
 from fastcheck.network import Network
 from fastcheck.problem import Problem
 
-__all__ = ["SPEC_FIELDS", "read_problem", "write_problem"]
+__all__ = ["SPEC_FIELDS", "arrays_of", "check_names", "problem_of", "read_problem", "write_problem"]
 
 NUMBERED = re.compile(r"(W|b|dW|db|D)([1-9]\d{0,4})")
 SINGLE = ("X", "Y", "J", "spec", "spec.json")
@@ -34,6 +34,7 @@ SPEC_FIELDS = {
     "loss_scale": "what the reduced loss is multiplied by, default 1",
     "layout": '"rows" (default), "course" or "keras"',
     "keep_prob": "what the masks D1… are divided by, default 1",
+    "names": 'the owner\'s names of the arrays: {"W1": "net.0.weight"}',
     "name": "what the report calls the problem",
 }
 REQUIRED_FIELDS = ("activations", "loss")
@@ -63,8 +64,22 @@ def read_problem(path: str | os.PathLike[str]) -> Problem:
         `Network.from_parameters` and `Network.batch` refuse.
     """
     file = Path(path)
-    arrays = read_entries(file, lambda names: _check_names(names, file.name))
-    with _named(file.name):
+    return problem_of(
+        read_entries(file, lambda names: check_names(names, file.name)), file.name
+    )
+
+
+def problem_of(arrays: dict[str, Any], file: str) -> Problem:
+    """Return the problem that the named arrays of a file are.
+
+    Parameters
+    ----------
+    arrays : dict
+        `W1`, `b1`, …, `X`, `Y`, `dW1`, …, and `spec` as an array or as bytes.
+    file : str
+        What messages call the file.
+    """
+    with _named(file):
         spec = _spec(arrays)
         title = spec.pop("name", "")
         network = Network.from_parameters(
@@ -79,7 +94,7 @@ def read_problem(path: str | os.PathLike[str]) -> Problem:
             arrays["Y"],
             _numbered(arrays, "dW", "db"),
             cost=_cost(arrays),
-            name=str(title) or file.name,
+            name=str(title) or file,
         )
 
 
@@ -92,7 +107,7 @@ def _named(file: str) -> Iterator[None]:
         raise InputError(f"{file}: {error.given}", error.expected, error.remedy) from None
 
 
-def _check_names(names: Sequence[str], file: str) -> None:
+def check_names(names: Sequence[str], file: str) -> None:
     """Refuse a file with arrays that are missing or that nobody knows."""
     numbered = [match for name in names if (match := NUMBERED.fullmatch(name))]
     layers = {int(match[2]) for match in numbered if match[1] == "W"}
@@ -266,6 +281,9 @@ def _check_fields(spec: dict[str, Any]) -> None:
         )
     if not isinstance(spec["activations"], (str, list)):
         raise InputError(f"activations {spec['activations']!r}", SPEC_FIELDS["activations"])
+    names = spec.get("names", {})
+    if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
+        raise InputError(f"names {_shown(json.dumps(names))} in the spec", SPEC_FIELDS["names"])
     for name in ("l2", "loss_scale", "keep_prob"):
         if isinstance(spec.get(name, 0.0), (bool, str)):
             raise InputError(f"{name} {json.dumps(spec[name])} in the spec", "a number")
@@ -287,7 +305,7 @@ def write_problem(path: str | os.PathLike[str], problem: Problem) -> None:
         the file can't be written.
     """
     file = Path(path)
-    arrays = _arrays(problem)
+    arrays = arrays_of(problem)
     try:
         _write(file, arrays)
     except OSError as error:
@@ -319,8 +337,8 @@ def _write(file: Path, arrays: dict[str, NDArray[Any]]) -> None:
         raise
 
 
-def _arrays(problem: Problem) -> dict[str, NDArray[Any]]:
-    """Return what the file holds, by name."""
+def arrays_of(problem: Problem) -> dict[str, NDArray[Any]]:
+    """Return what a file holds, by name; `spec` is a string array."""
     network = problem.network
     gradient = read_gradient(network, problem.gradient, problem.inputs, problem.targets)
     arrays = {
@@ -362,4 +380,7 @@ def _spec_of(problem: Problem) -> dict[str, Any]:
         "layout": network.layout,
     }
     spec |= {"loss_scale": network.loss_scale} if network.loss_scale != 1.0 else {}
+    names = {f"{b.kind}{b.layer}": b.name for b in network.order.blocks}
+    own_names = {ours: name for ours, name in names.items() if ours != name}
+    spec |= {"names": own_names} if own_names else {}
     return spec | ({"name": problem.name} if problem.name else {})

@@ -55,8 +55,8 @@ def self_checked(network: Network, batch: Batch, approximation: Approximation) -
     if np.abs(literal - values)[worst] > allowed[worst]:
         name = network.order.locate(int(indices[worst]))
         raise SelfCheckError(
-            f"the unit method gives {values[worst]!r} for {name}, two literal forward passes give "
-            f"{literal[worst]!r} (noise {allowed[worst]:.1e}). This is a bug of fastcheck, not of "
+            f"the unit method gives {float(values[worst])!r} for {name}, two literal forward passes give "
+            f"{float(literal[worst])!r} (noise {allowed[worst]:.1e}). This is a bug of fastcheck, not of "
             f"your gradient: please report it. Meanwhile use method='textbook'."
         )
     telling = int((np.abs(values) > TELLING * noise).sum())

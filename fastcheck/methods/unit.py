@@ -37,6 +37,9 @@ Integers = NDArray[np.int64]
 
 # A chunk is at least this much work, so that handing it out costs nothing beside it.
 CHUNK_FLOPS = 1e9
+# The memory has room for the workspaces of so many chunks at a time.
+CHUNKS_AT_ONCE = 4
+FLOPS = 4e10  # of one core in a second, about
 
 
 class UnitMethod:
@@ -61,6 +64,17 @@ class UnitMethod:
         """Probes in each chunk."""
         touched = int(self.touched.sum())
         return [max(1, (c.last - c.first) * touched // c.parts) for c in self.chunks]
+
+    @property
+    def seconds(self) -> float:
+        """About how long all of it takes on one core."""
+        return self.probes.batch.size * _sample_flops(self.probes, self.touched) / FLOPS
+
+    @property
+    def worker_bytes(self) -> float:
+        """What one worker allocates."""
+        parts = self.chunks[0].parts
+        return _work_bytes(self.probes, -(-int(self.touched.sum()) // parts))
 
     def _touched_part(self, chunk: Chunk) -> NDArray[np.bool_]:
         if chunk.parts == 1:
@@ -130,18 +144,36 @@ def _touched_units(probes: Probes, indices: Integers | None) -> NDArray[np.bool_
 
 def _chunks(probes: Probes, touched: NDArray[np.bool_], memory: float) -> list[Chunk]:
     """Cut the work by samples, and by units where the memory asks for it."""
-    m, sizes = probes.batch.size, probes.network.sizes
-    offsets = probes.unit_offsets
-    counts = [int(touched[offsets[k] : offsets[k + 1]].sum()) for k in range(len(sizes) - 1)]
-    flops = sum(2.0 * sum(counts[: k - 1]) * sizes[k] * sizes[k + 1] for k in range(2, len(counts)))
-    flops = max(flops + 50.0 * sum(counts) * sizes[-1], 1.0)
-    group = min(m, max(int(np.ceil(CHUNK_FLOPS / flops)), -(-m // 64)))
-    parts = max(1, int(np.ceil(2 * 8.0 * sum(counts) * max(sizes[1:]) / memory)))
+    m = probes.batch.size
+    group = min(m, max(int(np.ceil(CHUNK_FLOPS / _sample_flops(probes, touched))), -(-m // 64)))
+    parts = max(1, int(np.ceil(_work_bytes(probes, int(touched.sum())) * CHUNKS_AT_ONCE / memory)))
     return [
         Chunk(first, min(first + group, m), part, parts)
         for first in range(0, m, group)
         for part in range(parts)
     ]
+
+
+def _work_bytes(probes: Probes, touched: int) -> float:
+    """Return the size of the workspace for so many units that are probed."""
+    widest = max(probes.network.sizes[1:])
+    return 3 * 8.0 * widest * max(touched, widest)
+
+
+def _sample_flops(probes: Probes, touched: NDArray[np.bool_]) -> float:
+    """Return about what one sample takes, from how many units are active on average."""
+    m, sizes, offsets = probes.batch.size, probes.network.sizes[1:], probes.unit_offsets
+    gains = np.split(probes.left, m * np.cumsum(sizes)[:-1])
+    active = [np.count_nonzero(gain) / m for gain in gains[:-1]] + [float(sizes[-1])]
+    probed = [
+        float(touched[first:last].mean()) * n
+        for first, last, n in zip(offsets[:-1], offsets[1:], active, strict=True)
+    ]
+    flops = sum(
+        2.0 * sum(probed[: k - 1]) * active[k] * active[k - 1] for k in range(2, len(active))
+    )
+    sides = 1 if probes.linear else 2 * probes.nodes.size
+    return sides * (flops + 50.0 * sum(probed) * sizes[-1]) + 1.0
 
 
 def prepare(
