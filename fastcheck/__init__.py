@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from fastcheck.check import gradcheck as gradcheck
     from fastcheck.check import numerical_gradient as numerical_gradient
     from fastcheck.errors import InputError as InputError
+    from fastcheck.frameworks import check_jax as check_jax
+    from fastcheck.frameworks import check_keras as check_keras
+    from fastcheck.frameworks import check_sklearn as check_sklearn
+    from fastcheck.frameworks import check_torch as check_torch
     from fastcheck.functions import gradcheck_function as gradcheck_function
+    from fastcheck.importers import read_problem as read_problem
+    from fastcheck.importers import write_problem as write_problem
+    from fastcheck.importers.from_jax import problem_from_jax as problem_from_jax
+    from fastcheck.importers.from_keras import problem_from_keras as problem_from_keras
+    from fastcheck.importers.from_sklearn import problem_from_sklearn as problem_from_sklearn
+    from fastcheck.importers.from_torch import network_from_state_dict as network_from_state_dict
+    from fastcheck.importers.from_torch import problem_from_torch as problem_from_torch
     from fastcheck.network import Network as Network
     from fastcheck.problem import Problem as Problem
     from fastcheck.report import Report as Report
@@ -32,6 +43,17 @@ PLACES = {
     "gradcheck": "fastcheck.check",
     "gradcheck_function": "fastcheck.functions",
     "numerical_gradient": "fastcheck.check",
+    "check_jax": "fastcheck.frameworks",
+    "check_keras": "fastcheck.frameworks",
+    "check_sklearn": "fastcheck.frameworks",
+    "check_torch": "fastcheck.frameworks",
+    "problem_from_jax": "fastcheck.importers.from_jax",
+    "problem_from_keras": "fastcheck.importers.from_keras",
+    "problem_from_sklearn": "fastcheck.importers.from_sklearn",
+    "problem_from_torch": "fastcheck.importers.from_torch",
+    "network_from_state_dict": "fastcheck.importers.from_torch",
+    "read_problem": "fastcheck.importers",
+    "write_problem": "fastcheck.importers",
 }
 
 __all__ = [
@@ -41,9 +63,20 @@ __all__ = [
     "Report",
     "Settings",
     "backward_pass",
+    "check_jax",
+    "check_keras",
+    "check_sklearn",
+    "check_torch",
     "gradcheck",
     "gradcheck_function",
+    "network_from_state_dict",
     "numerical_gradient",
+    "problem_from_jax",
+    "problem_from_keras",
+    "problem_from_sklearn",
+    "problem_from_torch",
+    "read_problem",
+    "write_problem",
 ]
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from fastcheck.gradient import Gradient, read_gradient
 from fastcheck.methods.table import preparation
 from fastcheck.network import PENALTIES, Batch, Network
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, NetworkFacts, Report, RunFacts
+from fastcheck.report.pictures import Pictures
 from fastcheck.settings import Settings, SettingsOptions
 from fastcheck.verdict import judge
 from fastcheck.versions import versions
@@ -81,6 +83,29 @@ class _Task:
     gradients: Any
     options: CheckOptions
     settings: Settings
+
+
+@dataclass(frozen=True)
+class _Artist:
+    """What the pictures of a report are made of, when somebody asks for them."""
+
+    network: Network
+    batch: Batch
+    gradient: Floats
+    approximation: Approximation
+    sigma: Callable[[], Floats]
+    settings: Settings
+
+    def __call__(self, with_curve: bool) -> Pictures:
+        from fastcheck.report.reduction import draw
+        from fastcheck.vcurve import v_curve
+
+        order = self.network.order
+        pictures = draw(order, self.gradient, self.approximation, self.sigma, self.settings)
+        if not with_curve:
+            return pictures
+        curve = v_curve(self.network, self.batch, self.gradient, self.settings)
+        return replace(pictures, v_curve=curve)
 
 
 def gradcheck(
@@ -177,12 +202,13 @@ def _check(task: _Task) -> Report:
     with clock.part("differences"):
         approximation = _approximate(network, batch, indices, settings)
     precision = settings.precision or gradient.precision
-    with clock.part("comparison"):
+    sigma = partial(_rounding, network, batch, precision)
+    with clock.part("comparison"), parallel.one_blas_thread():
         judgement = judge(
             network.order,
             gradient.vector,
             approximation,
-            lambda: _rounding(network, batch, precision),
+            sigma,
             settings,
         )
     return Report.of(
@@ -194,6 +220,7 @@ def _check(task: _Task) -> Report:
         run=RunFacts(versions(), settings.workers, clock.seconds, _command(task)),
         name=task.options.get("name", ""),
         notes=(*notes, *gradient.notes, *approximation.notes, *_kink_notes(judgement.whole.kinks)),
+        artist=_Artist(network, batch, gradient.vector, approximation, sigma, settings),
     )
 
 
@@ -208,9 +235,11 @@ def _approximate(
     network: Network, batch: Batch, indices: Integers | None, settings: Settings
 ) -> Approximation:
     """Prepare the method, run its chunks, put the results together."""
-    prepared = preparation(settings.method)(network, batch, indices, settings)
-    results = parallel.run(prepared, settings, "differences")
-    return prepared.assemble(results)
+    # Small products gain nothing from BLAS threads, and lose much where other work runs beside.
+    with parallel.one_blas_thread():
+        prepared = preparation(settings.method)(network, batch, indices, settings)
+        results = parallel.run(prepared, settings, "differences")
+        return prepared.assemble(results)
 
 
 def _sample(network: Network, settings: Settings) -> tuple[Integers | None, tuple[str, ...]]:
@@ -229,7 +258,8 @@ def _cost(task: _Task, batch: Batch) -> CostFacts:
     """Return J and its parts, the owner's J beside it where it was given."""
     theirs = task.options.get("cost")
     if theirs is None:
-        return _cost_facts(cost_parts(task.network, batch))
+        with parallel.one_blas_thread():
+            return _cost_facts(cost_parts(task.network, batch))
     found = compare_cost(task.network, batch, theirs, (task.inputs, task.targets))
     return replace(
         _cost_facts(found.ours),

@@ -21,6 +21,7 @@ from fastcheck.network import BoundActivation, BoundLoss
 
 __all__ = [
     "OutputGradient",
+    "bend",
     "evaluation_errors",
     "output_gradient",
     "slope",
@@ -151,10 +152,8 @@ def _slope_jumps(activation: BoundActivation) -> list[tuple[float, float]]:
     return jumps
 
 
-def slope_spread(
-    activation: BoundActivation, Z: Floats, slopes: Floats, deviation: Floats
-) -> Floats:
-    """Return the standard deviation of φ'(Z) that comes of Z's: a secant over σ_z, or a tangent.
+def bend(activation: BoundActivation, Z: Floats, slopes: Floats, deviation: Floats) -> Floats:
+    """Return φ''(Z) as a secant over σ_z, or a tangent; 0 where φ is piecewise linear.
 
     The secant stays on Z's side of 0, where the kinks of the curved activations are.
     """
@@ -162,8 +161,16 @@ def slope_spread(
         return np.zeros_like(Z)
     step = np.copysign(np.maximum(deviation, STEP), Z)
     step = np.where(np.abs(step) < np.abs(Z), -step, step)
-    secant = (slope(activation, Z + step) - slopes) / np.abs(step)
-    spread = np.asarray(np.abs(secant) * deviation)
+    return np.asarray((slope(activation, Z + step) - slopes) / step)
+
+
+def slope_spread(
+    activation: BoundActivation, Z: Floats, bends: Floats, deviation: Floats
+) -> Floats:
+    """Return the standard deviation of φ'(Z) that comes of Z's."""
+    spread = np.abs(bends) * deviation
+    if activation.entry is not None and activation.entry.piecewise_linear:
+        return spread
     wide = np.nonzero(deviation > 0.1)
     if wide[0].size:
         spread[wide] = _wide_spread(activation, Z[wide], deviation[wide], spread[wide])
@@ -195,12 +202,22 @@ class OutputGradient:
         Variance that comes of the evaluation, in units of u².
     curvature : ndarray, shape (m, K)
         ∂²ℓ/∂a².
+    chances : ndarray, shape (m, K), or None
+        p of the softmax, whose Hessian is diag(p) − ppᵀ.
     """
 
     value: Floats
     moved: Floats
     evaluated: Floats
     curvature: Floats
+    chances: Floats | None = None
+
+    def change(self, errors: Floats, rows: NDArray[np.int64]) -> Floats:
+        """Return what errors (r, K) of the outputs of some samples do to their gradients."""
+        if self.chances is None:
+            return np.asarray(self.curvature[rows] * errors)
+        p = self.chances[rows]
+        return np.asarray(p * (errors - (p * errors).sum(axis=1, keepdims=True)))
 
 
 def output_gradient(
@@ -260,7 +277,7 @@ def _softmax_gradient(
     ahead = A - _greatest_other(A)
     moved = mass**2 * np.maximum(moved, _wide_chance(ahead, variance + common, u))
     evaluated = MEAN_SQUARE * (mass**2 * p**2 * (3.0 + log_p**2) + value**2)
-    return OutputGradient(value, moved, evaluated, mass * p * (1.0 - p))
+    return OutputGradient(value, moved, evaluated, mass * p * (1.0 - p), p)
 
 
 def _custom_gradient(loss: BoundLoss, A: Floats, T: Floats, variance: Floats) -> OutputGradient:

@@ -310,6 +310,13 @@ def _sentence(scene: Scene, members: list[Found]) -> str:
     if first.slip == "unknown":
         return f"{UNKNOWN}: " + "; ".join(f.value for f in members)
     layers = list(dict.fromkeys(f.layer for f in members if f.layer))
+    if first.slip in ("rounded", "rounded_float16", "clipped", "low_precision") and layers:
+        names = _listed(list(dict.fromkeys(n for f in members for n in _own_blocks(scene, f))))
+        value = first.value or "float16"
+        plain = {"clipped": f"clipped by value at {value}",
+                 "low_precision": f"computed in a lower precision (relative errors of about {value})"}  # fmt: skip
+        text = plain.get(first.slip, f"rounded to {value}")
+        return f"{names} {'are' if ' ' in names else 'is'} {text}, and handed over as {scene.precision}"
     value = first.value.replace("{", "(").replace("}", ")")
     if len(layers) < 2:
         layer = first.layer

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from fastcheck.check import gradcheck
+from fastcheck.importers.from_jax import JaxOptions, problem_from_jax
+from fastcheck.importers.from_keras import KerasOptions, problem_from_keras
+from fastcheck.importers.from_sklearn import problem_from_sklearn
 from fastcheck.importers.from_torch import TorchOptions, problem_from_torch
 from fastcheck.problem import Problem
 from fastcheck.report import Report
 
-__all__ = ["check_torch"]
+__all__ = ["check_jax", "check_keras", "check_sklearn", "check_torch"]
 
 
 def _check(problem: Problem, settings: dict[str, Any], call: str) -> Report:
     """Check a problem."""
     given = {"cost": problem.cost, "name": problem.name, "command": call, **settings}
-    return gradcheck(
-        problem.network, problem.inputs, problem.targets, problem.gradient, **given
-    )
+    return gradcheck(problem.network, problem.inputs, problem.targets, problem.gradient, **given)
 
 
 def _split(options: dict[str, Any], own: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -29,7 +30,9 @@ def _split(options: dict[str, Any], own: Any) -> tuple[dict[str, Any], dict[str,
 
 def _shown(call: str, options: dict[str, Any]) -> str:
     shown = "".join(
-        f", {name}={value!r}" for name, value in options.items() if isinstance(value, (int, float, str))
+        f", {name}={value!r}"
+        for name, value in options.items()
+        if isinstance(value, (int, float, str))
     )
     return f"{call}{shown})"
 
@@ -56,5 +59,76 @@ def check_torch(
         See `problem_from_torch` and `gradcheck`.
     """
     own, settings = _split(options, TorchOptions)
-    problem = problem_from_torch(module, loss, inputs, targets, **own)  # type: ignore[typeddict-item]
+    problem = problem_from_torch(module, loss, inputs, targets, **own)
     return _check(problem, settings, _shown("check_torch(module, loss, inputs, targets", options))
+
+
+def check_keras(model: Any, loss: Any, inputs: Any, targets: Any, **options: Any) -> Report:
+    """Check a Keras model's gradient, as its backend gives it.
+
+    Parameters
+    ----------
+    model, loss, inputs, targets
+        See `problem_from_keras`.
+    **options
+        See `KerasOptions`, and `CheckOptions` for how the check is made.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        See `problem_from_keras` and `gradcheck`.
+    """
+    own, settings = _split(options, KerasOptions)
+    problem = problem_from_keras(model, loss, inputs, targets, **own)
+    return _check(problem, settings, _shown("check_keras(model, loss, inputs, targets", options))
+
+
+def check_sklearn(model: Any, inputs: Any, targets: Any, **settings: Any) -> Report:
+    """Check the gradient that scikit-learn's own `_backprop` gives at a model's present weights.
+
+    Parameters
+    ----------
+    model, inputs, targets
+        See `problem_from_sklearn`.
+    **settings
+        See `CheckOptions`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        See `problem_from_sklearn` and `gradcheck`.
+    """
+    problem = problem_from_sklearn(model, inputs, targets)
+    return _check(problem, settings, _shown("check_sklearn(model, inputs, targets", settings))
+
+
+def check_jax(params: Any, gradient: Any, inputs: Any, targets: Any, **options: Any) -> Report:
+    """Check the gradient of a pytree of dense layers.
+
+    Parameters
+    ----------
+    params, gradient, inputs, targets
+        See `problem_from_jax`.
+    **options
+        See `JaxOptions`, and `CheckOptions` for how the check is made.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        See `problem_from_jax` and `gradcheck`.
+    """
+    own, settings = _split(options, JaxOptions)
+    problem = problem_from_jax(params, gradient, inputs, targets, **own)
+    return _check(problem, settings, _shown("check_jax(params, gradient, inputs, targets", options))

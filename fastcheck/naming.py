@@ -182,6 +182,7 @@ def _fuse(activations: list[Any], loss: Any) -> tuple[list[Any], Any]:
 def _activation_list(spec: Any, layers: int) -> list[Any]:
     """Return one activation a layer; a single one stands for all hidden layers."""
     if isinstance(spec, str) or callable(spec):
+        _bind(spec, ACTIVATIONS, ACTIVATION_ALIASES, "activation")  # a misspelt one is refused here
         return [spec] * (layers - 1) + ["identity"]
     activations = list(spec)
     if len(activations) != layers:

@@ -55,11 +55,12 @@ def peel(scene: Scene, gradient: Floats) -> Hypothesis:
     gradient : ndarray, shape (N,), float64
     """
     best: Hypothesis | None = None
-    for sight in _sights(scene, gradient):
-        for width in WIDTHS:
+    sights = list(_sights(scene, gradient))
+    for width in WIDTHS:
+        for sight in sights:
             limit = np.inf if best is None else best.cost - 1e-9
             if total_cost(sight.found) + LEAST >= limit:
-                break
+                continue
             found = _descend(scene, sight, limit, width)
             if found is not None:
                 best = found
@@ -94,14 +95,19 @@ def _descend(scene: Scene, sight: Sight, limit: float, width: int) -> Hypothesis
 def _sights(scene: Scene, gradient: Floats) -> Iterator[Sight]:
     """Yield the gradient as it is, and with each slip of the finished whole undone."""
     plain = Sight(gradient, scene.rtol)
+    yield from _marked(scene, plain)
     yield plain
-    right, order = scene.right, scene.network.order
     if scene.network.l2:
         for factor in _common_factors(scene, gradient):
             named = scene.name_factor(factor, scene.network.depth)
             found = Found("everything_factor", 0, "whole", named.text, 0.0 if named.named else 0.2)
             yield replace(plain, vector=gradient / factor, found=(found,))
     yield from _swaps(scene, plain)
+
+
+def _marked(scene: Scene, plain: Sight) -> Iterator[Sight]:
+    """Yield the gradient as clipped or as rounded, where its values bear the mark of it."""
+    gradient, right = plain.vector, scene.right
     limit = float(np.abs(gradient).max(initial=0.0))
     if limit > 0.0 and np.count_nonzero(np.abs(gradient) == limit) >= 2:
         if np.any(np.abs(right) > limit * (1.0 + 1e-6)):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arithmetic import MEAN_SQUARE, Precision
+from fastcheck.draws import Draws
 from fastcheck.network import Batch, Network
 from fastcheck.theta import Block
 from fastcheck.variances import LayerFactors, backward, factor_variance, forward
@@ -133,8 +134,9 @@ def rounding(network: Network, batch: Batch, precision: str) -> Rounding:
     """
     arithmetic = Precision.of(precision)
     with np.errstate(all="ignore"):
-        traces = forward(network, batch, arithmetic)
-        layers = backward(network, batch, arithmetic, traces)
+        draws = Draws(batch.size)
+        traces = forward(network, batch, arithmetic, draws)
+        layers = backward(network, batch, arithmetic, traces, draws)
     overflowing = tuple(
         layer
         for layer, trace in enumerate(traces, start=1)

@@ -31,8 +31,8 @@ def find_problem(target: str) -> Problem:
     Parameters
     ----------
     target : str
-        A .npz, .safetensors or .onnx file; `module:attribute` or `file.py:attribute`, where the attribute is a `Problem`
-        or a function without parameters that returns one.
+        A .npz, .safetensors or .onnx file; `module:attribute` or `file.py:attribute`, where the
+        attribute is a `Problem` or a function without parameters that returns one.
 
     Raises
     ------

@@ -6,13 +6,14 @@ through W² and φ'²: Higham & Mary, "A new approach to probabilistic rounding 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arithmetic import MEAN_SQUARE, Precision, repetitions
 from fastcheck.conditioning import (
+    bend,
     evaluation_errors,
     output_gradient,
     slope,
@@ -20,11 +21,9 @@ from fastcheck.conditioning import (
     undecided,
 )
 from fastcheck.door import lower_precision
+from fastcheck.draws import Draws, ScaledWeights
 from fastcheck.kernels.forward import forward_trace
 from fastcheck.network import Batch, Network
-
-# A relative variance beyond which nothing is left of a value; its products stay finite.
-MOST = 1e250
 
 __all__ = ["LayerFactors", "LayerTrace", "backward", "factor_variance", "forward"]
 
@@ -39,20 +38,25 @@ class LayerTrace:
     ----------
     A, A_variance : ndarray, shape (m, n_{l-1})
         The layer's inputs; their variance is None where they are exact.
-    Z, Z_variance, slope, slope_variance : ndarray, shape (m, n_l)
+    Z, slope, slope_variance : ndarray, shape (m, n_l)
         `slope` is ∂A_l/∂Z_l, the dropout mask included.
+    slope_errors : ndarray, shape (r, n_l)
+        Drawn errors of the slope.
     after, after_variance : ndarray, shape (m, n_l)
         A_l.
+    after_errors : ndarray, shape (r, n_l)
+        Drawn errors of A_l.
     """
 
     A: Floats
     A_variance: Floats | None
     Z: Floats
-    Z_variance: Floats
     slope: Floats
     slope_variance: Floats
+    slope_errors: Floats
     after: Floats
     after_variance: Floats
+    after_errors: Floats
 
 
 @dataclass(frozen=True)
@@ -81,22 +85,24 @@ class LayerFactors:
 
 @dataclass
 class Backward:
-    """What travels back: ∂J/∂A_l or ∂J/∂Z_l, its errors and the Hessian's diagonal, over `size`.
+    """What travels back: ∂J/∂A_l or ∂J/∂Z_l and its errors, all over `size`.
 
     Attributes
     ----------
-    gradient, curvature : ndarray, shape (m, n)
+    gradient : ndarray, shape (m, n)
     variance : ndarray, shape (m, n)
         Of errors that are independent from unit to unit.
     common : ndarray, shape (m, 1)
         Relative variance of one factor that all units of a sample share.
+    errors : ndarray, shape (r, n)
+        Drawn errors of a few samples.
     """
 
     size: float
     gradient: Floats
     variance: Floats
     common: Floats
-    curvature: Floats
+    errors: Floats
 
     def normalised(self) -> Backward:
         """Return the same with the largest gradient between 1 and 2, by a power of two.
@@ -113,16 +119,21 @@ class Backward:
             self.gradient * factor,
             (self.variance * factor) * factor,
             self.common,
-            self.curvature * factor,
+            self.errors * factor,
         )
 
-    def split(self) -> Backward:
+    def corrected(self, draws: Draws) -> Backward:
+        """Return the same with variances no smaller than the drawn errors show them."""
+        more = draws.shortfall(self.errors, self.total)
+        return replace(self, variance=self.variance * more, common=self.common * more)
+
+    def split(self, u: float) -> Backward:
         """Return the same with what is along the gradient moved from `variance` to `common`.
 
         It reaches every unit of the next layer as one factor, where independent errors average out.
         """
-        variance, common = split_along(self.gradient, self.variance)
-        return Backward(self.size, self.gradient, variance, self.common + common, self.curvature)
+        variance, common = split_along(self.gradient, self.variance, 1.0 / u**2)
+        return replace(self, variance=variance, common=self.common + common)
 
     @property
     def total(self) -> Floats:
@@ -130,8 +141,11 @@ class Backward:
         return self.variance + self.common * self.gradient**2
 
 
-def split_along(values: Floats, variance: Floats) -> tuple[Floats, Floats]:
+def split_along(values: Floats, variance: Floats, most: float) -> tuple[Floats, Floats]:
     """Split independent errors of each row into one along `values` and the rest.
+
+    Where the former would be greater than `most`, next to nothing is left of the values, and the
+    errors stay as they are.
 
     Returns
     -------
@@ -148,7 +162,8 @@ def split_along(values: Floats, variance: Floats) -> tuple[Floats, Floats]:
     along = (share * variance).sum(axis=1, keepdims=True)
     rest = np.maximum(variance * (1.0 - 2.0 * share) + share * along, 0.0)
     common = along / size / size / np.where(norm > 0.0, norm, 1.0)
-    return rest, np.where(norm > 0.0, np.minimum(common, MOST), 0.0)
+    fits = (norm > 0.0) & (common <= most)
+    return np.where(fits, rest, variance), np.where(fits, common, 0.0)
 
 
 def parameters_cast(network: Network, precision: Precision) -> float:
@@ -175,84 +190,144 @@ def _values(network: Network, batch: Batch) -> tuple[list[Floats], list[Floats]]
     return Z, A
 
 
-def forward(network: Network, batch: Batch, precision: Precision) -> list[LayerTrace]:
+def forward(network: Network, batch: Batch, precision: Precision, draws: Draws) -> list[LayerTrace]:
     """Go forward: return what each layer leaves behind."""
     A, variance = batch.X, None
+    errors = np.zeros((draws.rows.size, A.shape[1]))
     if not precision.holds(A):
         variance = MEAN_SQUARE * A * A
+        errors = draws.errors(variance)
     traces: list[LayerTrace] = []
     for layer, (Z, after) in enumerate(zip(*_values(network, batch), strict=True), start=1):
-        Z_variance = _linear(network, layer, A, variance, Z, precision)
-        units = _units(network, layer, Z, after, Z_variance, precision)
-        traces.append(LayerTrace(A, variance, Z, Z_variance, units[0], units[1], after, units[2]))
-        A, variance = after, units[2]
+        weights = _Linear(network, layer, precision, draws)
+        Z_variance, Z_errors = weights.forward(A, variance, errors, Z)
+        units = _Units(network, layer, precision, draws)
+        traces.append(units.trace(A, variance, Z, after, Z_variance, Z_errors))
+        A, variance, errors = after, traces[-1].after_variance, traces[-1].after_errors
     return traces
 
 
-def _linear(
-    network: Network,
-    layer: int,
-    A: Floats,
-    variance: Floats | None,
-    Z: Floats,
-    precision: Precision,
-) -> Floats:
-    """Variance of Z_l = A W_lᵀ + b_l."""
-    W, b = network.W(layer), network.b(layer)
-    cast = parameters_cast(network, precision)
-    n = W.shape[1]
-    inside = (precision.products(n) + cast) * A * A
-    if variance is not None:
-        inside += variance
-    total = inside @ (W * W).T
-    product = Z if b is None else Z - b
-    own = (precision.partial_sums(n) + MEAN_SQUARE) * product**2
-    if b is not None:
-        own += MEAN_SQUARE * Z * Z + cast * b * b
-    return np.asarray(total + own * repetitions(Z, precision) + precision.underflows(1.0))
+@dataclass(frozen=True)
+class _Linear:
+    """The products with one layer's weights."""
+
+    network: Network
+    layer: int
+    precision: Precision
+    draws: Draws
+
+    def forward(
+        self, A: Floats, variance: Floats | None, errors: Floats, Z: Floats
+    ) -> tuple[Floats, Floats]:
+        """Return the variance and drawn errors of Z_l = A W_lᵀ + b_l."""
+        precision, draws = self.precision, self.draws
+        W, b = self.network.W(self.layer), self.network.b(self.layer)
+        cast = parameters_cast(self.network, precision)
+        n = W.shape[1]
+        inside = (precision.products(n) + cast) * A * A
+        product = Z if b is None else Z - b
+        own = (precision.partial_sums(n) + MEAN_SQUARE) * product**2
+        if b is not None:
+            own += MEAN_SQUARE * Z * Z + cast * b * b
+        own *= repetitions(Z, precision)
+        scaled = ScaledWeights(W)
+        errors = scaled.values(errors + draws.errors(inside)) + draws.errors(own)
+        if variance is not None:
+            inside += variance
+        own += scaled.variances(inside)
+        own += precision.underflows(1.0)
+        own *= draws.shortfall(errors, own)
+        return own, errors
+
+    def backward(self, state: Backward) -> Backward:
+        """Go from delta to delta W_l = ∂J/∂A_{l-1}."""
+        precision, draws = self.precision, self.draws
+        W = self.network.W(self.layer)
+        m, n = state.gradient.shape
+        state = state.split(precision.u)
+        own = precision.products(n) + parameters_cast(self.network, precision)
+        inside = own * state.gradient**2
+        errors = state.errors + draws.errors(inside)
+        scaled = ScaledWeights(W)
+        both = scaled.values(np.concatenate([state.gradient, errors]), back=True)
+        variance = scaled.variances(state.variance + inside, back=True)
+        variance += precision.underflows(state.size)
+        return Backward(state.size, both[:m], variance, state.common, both[m:])
 
 
-def _units(
-    network: Network, layer: int, Z: Floats, A: Floats, variance: Floats, precision: Precision
-) -> tuple[Floats, Floats, Floats]:
-    """Return φ'(Z) with the mask, its variance, and that of A = φ(Z) with the mask."""
-    activation = network.activations[layer - 1]
-    mask = network.masks[layer - 1] if network.masks else None
-    square = precision.u**2
-    deviation = np.sqrt(variance) * precision.u
-    slopes = slope(activation, Z)
-    slope_variance = undecided(activation, Z, deviation) / square
-    slope_variance += slope_spread(activation, Z, slopes, deviation) ** 2 / square
-    after = (slopes * slopes + slope_variance * square) * variance
-    errors = evaluation_errors(activation, Z, A, slopes)
-    if errors is not None:
-        tiny = precision.underflows(1.0)
-        after += MEAN_SQUARE * errors[0] ** 2 * repetitions(A, precision) + tiny
-        slope_variance += MEAN_SQUARE * errors[1] ** 2 + tiny
-    if mask is not None:
-        slopes = slopes * mask
-        slope_variance = slope_variance * mask * mask + MEAN_SQUARE * slopes * slopes
-        after = after * mask * mask + MEAN_SQUARE * A * A
-    return slopes, slope_variance, after
+@dataclass(frozen=True)
+class _Units:
+    """The units of one layer: φ and its slope, and the dropout mask."""
+
+    network: Network
+    layer: int
+    precision: Precision
+    draws: Draws
+
+    def trace(
+        self,
+        A: Floats,
+        A_variance: Floats | None,
+        Z: Floats,
+        after: Floats,
+        variance: Floats,
+        errors: Floats,
+    ) -> LayerTrace:
+        """Return what the layer leaves behind, given Z's variance and drawn errors."""
+        draws, u = self.draws, self.precision.u
+        activation = self.network.activations[self.layer - 1]
+        deviation = np.sqrt(variance) * u
+        slopes = slope(activation, Z)
+        bends = bend(activation, Z, slopes, deviation)
+        own_slope = undecided(activation, Z, deviation) / u**2
+        slope_variance = own_slope + (slope_spread(activation, Z, bends, deviation) / u) ** 2
+        own, evaluated = self._evaluation(Z, after, slopes)
+        own_slope += evaluated
+        slope_variance += evaluated
+        after_variance = (slopes * slopes + slope_variance * u**2) * variance + own
+        rows = draws.rows
+        slope_errors = bends[rows] * errors + draws.errors(own_slope)
+        after_errors = slopes[rows] * errors + draws.errors(own)
+        mask = self.network.masks[self.layer - 1] if self.network.masks else None
+        if mask is not None:
+            slopes = slopes * mask
+            slope_variance = slope_variance * mask * mask + MEAN_SQUARE * slopes * slopes
+            after_variance = after_variance * mask * mask + MEAN_SQUARE * after * after
+            slope_errors, after_errors = slope_errors * mask[rows], after_errors * mask[rows]
+        return LayerTrace(
+            A, A_variance, Z, slopes, slope_variance, slope_errors,
+            after, after_variance, after_errors,
+        )  # fmt: skip
+
+    def _evaluation(self, Z: Floats, A: Floats, slopes: Floats) -> tuple[Floats, Floats]:
+        """Return the variances that evaluating φ and φ' itself gives."""
+        errors = evaluation_errors(self.network.activations[self.layer - 1], Z, A, slopes)
+        if errors is None:
+            return np.zeros_like(Z), np.zeros_like(Z)
+        tiny = self.precision.underflows(1.0)
+        own = MEAN_SQUARE * errors[0] ** 2 * repetitions(A, self.precision) + tiny
+        return own, MEAN_SQUARE * errors[1] ** 2 + tiny
 
 
 def backward(
-    network: Network, batch: Batch, precision: Precision, traces: list[LayerTrace]
+    network: Network, batch: Batch, precision: Precision, traces: list[LayerTrace], draws: Draws
 ) -> list[LayerFactors]:
     """Go back: return the factors of each layer's σ²."""
-    state = _start(network, batch, precision, traces[-1])
+    state = _start(network, batch, precision, traces[-1], draws)
     factors = []
     for layer in range(network.depth, 0, -1):
         trace = traces[layer - 1]
         fan_out = [*network.sizes, 0][layer + 1]
-        state = _through_units(state, trace, precision, fan_out)
+        state = _through_units(state, trace, precision, fan_out, draws)
         factors.append(_factors(network, layer, state, trace, precision))
         if layer > 1:
-            state = _through_weights(network, layer, state, precision)
+            state = _Linear(network, layer, precision, draws).backward(state)
     return factors[::-1]
 
 
-def _start(network: Network, batch: Batch, precision: Precision, last: LayerTrace) -> Backward:
+def _start(
+    network: Network, batch: Batch, precision: Precision, last: LayerTrace, draws: Draws
+) -> Backward:
     """Return ∂J/∂A_L."""
     scale = network.data_scale(batch.size)
     start = output_gradient(network.loss, last.after, batch.T, last.after_variance, precision.u)
@@ -261,42 +336,26 @@ def _start(network: Network, batch: Batch, precision: Precision, last: LayerTrac
         stored += MEAN_SQUARE * batch.T**2
     own = stored * repetitions(start.value, precision, scale)
     own += start.evaluated * repetitions(start.value + batch.T, precision)
-    state = Backward(
-        scale, start.value, start.moved + own, np.zeros((batch.size, 1)), start.curvature
-    )
+    errors = start.change(last.after_errors, draws.rows) + draws.errors(own)
+    state = Backward(scale, start.value, start.moved + own, np.zeros((batch.size, 1)), errors)
     return state.normalised()
 
 
 def _through_units(
-    state: Backward, trace: LayerTrace, precision: Precision, fan_out: int
+    state: Backward, trace: LayerTrace, precision: Precision, fan_out: int, draws: Draws
 ) -> Backward:
     """Go from ∂J/∂A_l to delta = ∂J/∂Z_l; `fan_out` is n_{l+1}, 0 at the last layer."""
-    square, spread = trace.slope**2, trace.slope_variance
+    rows = draws.rows
     delta = state.gradient * trace.slope
-    variance = state.variance * square
-    variance += (state.gradient**2 + state.total * precision.u**2) * spread
-    curvature = state.curvature * square
-    if fan_out:  # an error of z meets itself on the way back; the outputs' is in there already
-        variance += curvature**2 * trace.Z_variance
+    variance = state.variance * trace.slope**2
+    variance += (state.gradient**2 + state.total * precision.u**2) * trace.slope_variance
     relative = 2.0 * MEAN_SQUARE + precision.partial_sums(fan_out)
     own = relative * delta * delta + precision.underflows(state.size) * (delta != 0.0)
-    variance += own * repetitions(delta, precision, state.size)
-    return Backward(state.size, delta, variance, state.common, curvature).normalised()
-
-
-def _through_weights(
-    network: Network, layer: int, state: Backward, precision: Precision
-) -> Backward:
-    """Go from delta to delta W_l = ∂J/∂A_{l-1}."""
-    W = network.W(layer)
-    n, m = W.shape[0], state.gradient.shape[0]
-    state = state.split()
-    gradient = state.gradient @ W
-    own = precision.products(n) + parameters_cast(network, precision)
-    inside = state.variance + own * state.gradient**2
-    both = np.concatenate([inside, state.curvature]) @ (W * W)
-    variance = both[:m] + precision.underflows(state.size)
-    return Backward(state.size, gradient, variance, state.common, both[m:])
+    own *= repetitions(delta, precision, state.size)
+    errors = state.errors * trace.slope[rows] + state.gradient[rows] * trace.slope_errors
+    errors += draws.errors(own)
+    passed = Backward(state.size, delta, variance + own, state.common, errors)
+    return passed.corrected(draws).normalised()
 
 
 def _factors(

@@ -175,13 +175,16 @@ class Chain:
                 f"{self.output} as the last activation with this loss", self.owner,
                 "A loss on logits applies it itself: leave it out.",
             )  # fmt: skip
+        whole: NetworkOptions = {
+            **options,
+            "activations": [layer.activation or "identity" for layer in self.layers],
+            "layout": self.layout,
+            "names": self._names(),
+        }
         network = Network.from_arrays(
             [self.in_layout(layer, layer.weights) for layer in self.layers],
             [layer.biases for layer in self.layers],
-            activations=[layer.activation or "identity" for layer in self.layers],
-            layout=self.layout,
-            names=self._names(),
-            **options,
+            **whole,
         )
         return replace(network, precision=lower_precision(network.precision, *self.precisions))
 

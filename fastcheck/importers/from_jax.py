@@ -134,13 +134,20 @@ def _is_nnx(params: Any) -> bool:
 
 
 def _is_tree(gradient: Any) -> bool:
-    return _is_equinox(gradient) or _is_nnx(gradient) or isinstance(gradient, (Mapping, list, tuple))
+    return (
+        _is_equinox(gradient) or _is_nnx(gradient) or isinstance(gradient, (Mapping, list, tuple))
+    )
 
 
 def _without_value(gradient: Any) -> tuple[Any, Any]:
     """Return the gradient and J, where both came from value_and_grad."""
     pair = isinstance(gradient, tuple) and len(gradient) == 2
-    if pair and hasattr(gradient[0], "shape") and np.ndim(gradient[0]) == 0 and _is_tree(gradient[1]):
+    if (
+        pair
+        and hasattr(gradient[0], "shape")
+        and np.ndim(gradient[0]) == 0
+        and _is_tree(gradient[1])
+    ):
         return gradient[1], gradient[0]
     return gradient, None
 
@@ -268,9 +275,7 @@ def _ordered(groups: list[Group], *, rows: bool, order: Sequence[str] | None) ->
 
 def _chained(groups: Sequence[Group], rows: bool) -> bool:
     out, into = (0, 1) if rows else (1, 0)
-    return all(
-        a.weights.shape[out] == b.weights.shape[into] for a, b in itertools.pairwise(groups)
-    )
+    return all(a.weights.shape[out] == b.weights.shape[into] for a, b in itertools.pairwise(groups))
 
 
 def _activations(params: Any, given: Any, layers: int) -> list[Any]:

@@ -177,8 +177,13 @@ def write_problem(path: str | os.PathLike[str], problem: Problem) -> None:
     rows = _in_rows(problem)
     arrays = arrays_of(rows)
     spec = str(arrays["spec"].reshape(-1)[0])
-    parameters = {b.name for b in rows.network.order.blocks}
-    kept = {k: v for k, v in arrays.items() if k[0] in "dXYJs" and k not in parameters}
+    if any(mask is not None for mask in rows.network.masks):
+        raise InputError(
+            "a network with dropout masks", "a network that a graph can hold",
+            "Write a .npz or .safetensors file.",
+        )  # fmt: skip
+    singles = ("X", "Y", "J", "spec")
+    kept = {k: v for k, v in arrays.items() if k in singles or k.startswith("d")}
     model = graph_of(onnx, rows.network)
     onnx.helper.set_model_props(model, {SPEC: spec})
     try:

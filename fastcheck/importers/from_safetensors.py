@@ -1,4 +1,4 @@
-"""The file format `problem.safetensors`: the arrays of a .npz file, and its spec in the metadata."""
+"""The file format `problem.safetensors`: the arrays of a .npz file, the spec in its metadata."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def read_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         raise InputError(f"no file {file}", "a .safetensors file")
     try:
         with safetensors.safe_open(file, framework="numpy") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+            names = list(opened.keys())
+            return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
     except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(

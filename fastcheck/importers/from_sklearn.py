@@ -1,4 +1,4 @@
-"""A fitted MLPClassifier or MLPRegressor of scikit-learn, its alpha, and its own internal gradient."""
+"""A multi-layer perceptron of scikit-learn, its alpha, and its own internal gradient."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ def _own_gradient(
 ) -> tuple[float, list[NDArray[Any]], list[NDArray[Any]]]:
     """Return J and the gradients of coefs_ and intercepts_, by the model's own `_backprop`."""
     layers = len(model.coefs_)
-    activations: list[Any] = [X] + [np.empty((X.shape[0], W.shape[1]), W.dtype) for W in model.coefs_]
+    activations: list[Any] = [X] + [
+        np.empty((X.shape[0], W.shape[1]), W.dtype) for W in model.coefs_
+    ]
     deltas: list[Any] = [None] * layers
     # Filled by _backprop, whose deltas pass through in-place functions.
     coefs = [np.empty_like(W) for W in model.coefs_]

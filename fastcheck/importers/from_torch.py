@@ -145,7 +145,7 @@ def _loaded(torch: Any, file: Path) -> dict[str, Any]:
         raise InputError(
             f"{file.name} can't be loaded with weights_only=True ({reason})",
             "a state dict: tensors by name",
-            "Save it with torch.save(module.state_dict(), path). Whole modules are never unpickled.",
+            "Save module.state_dict() with torch.save. Whole modules are never unpickled.",
         ) from None
     if not isinstance(found, Mapping):
         raise InputError(f"{file.name} holds a {type(found).__name__}", "a state dict")
@@ -164,10 +164,14 @@ def _gather(chain: Any, arrays: Mapping[str, Any]) -> None:
             continue
         weights = left.pop(name)
         if getattr(weights, "ndim", 0) != 2:
-            raise cannot_take(f"{name} of shape {tuple(getattr(weights, 'shape', ()))}", "state dict")
+            raise cannot_take(
+                f"{name} of shape {tuple(getattr(weights, 'shape', ()))}", "state dict"
+            )
         biases = left.pop(f"{stem}{dot}bias", None)
         chain.precisions.append(precision_of(weights))
         vector = None if biases is None else array_of(biases)
         chain.dense(Layer(array_of(weights), vector, (name, f"{stem}{dot}bias")), name)
     if left:
-        raise cannot_take(f"{next(iter(left))!r}, no weight or bias of a dense layer,", "state dict")
+        raise cannot_take(
+            f"{next(iter(left))!r}, no weight or bias of a dense layer,", "state dict"
+        )

@@ -64,9 +64,7 @@ def read_problem(path: str | os.PathLike[str]) -> Problem:
         `Network.from_parameters` and `Network.batch` refuse.
     """
     file = Path(path)
-    return problem_of(
-        read_entries(file, lambda names: check_names(names, file.name)), file.name
-    )
+    return problem_of(read_entries(file, lambda names: check_names(names, file.name)), file.name)
 
 
 def problem_of(arrays: dict[str, Any], file: str) -> Problem:

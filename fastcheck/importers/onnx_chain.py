@@ -64,7 +64,8 @@ def read_chain(onnx: Any, graph: Any, chain: Chain, X: NDArray[Any]) -> NDArray[
     inputs = [i.name for i in graph.input if i.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise cannot_take(
-            f"a graph with {len(inputs)} inputs and {len(graph.output)} outputs", graph.name or "graph"
+            f"a graph with {len(inputs)} inputs and {len(graph.output)} outputs",
+            graph.name or "graph",
         )
     state = Graph(onnx, chain, constants, {}, set())
     nodes = [node for node in graph.node if not _constant(state, node)]
@@ -202,7 +203,8 @@ def _plain(name: str) -> Reader:
 
 def _with_alpha(name: str, default: float) -> Reader:
     def read(state: Graph, node: Any) -> Any:
-        return name, float(state.attributes(node).get("alpha", default))
+        # An attribute is a float32: 0.01 is meant, not 0.00999999977648.
+        return name, float(str(np.float32(state.attributes(node).get("alpha", default))))
 
     return read
 
@@ -211,7 +213,11 @@ def _clip(state: Graph, node: Any) -> Any:
     given = state.attributes(node)
     bounds = [state.number(n) for n in [*node.input[1:], "", ""][:2]]
     bounds = [given.get(k, b) for k, b in zip(("min", "max"), bounds, strict=True)]
-    known = {(0.0, None): "relu", (-1.0, 1.0): "hardtanh", (0.0, 6.0): "relu6"}
+    known: dict[tuple[Any, Any], str] = {
+        (0.0, None): "relu",
+        (-1.0, 1.0): "hardtanh",
+        (0.0, 6.0): "relu6",
+    }
     if tuple(bounds) not in known:
         raise cannot_take(f"Clip to {bounds[0]}..{bounds[1]}", place_of(node))
     return known[bounds[0], bounds[1]]

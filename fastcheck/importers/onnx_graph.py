@@ -39,7 +39,9 @@ def graph_of(onnx: Any, network: Network) -> Any:
             constants.append(numpy_helper.from_array(np.ascontiguousarray(array), block.name))
         inputs = [here, *(block.name for block in named)]
         turned = 0 if weights.transposed else 1
-        nodes.append(helper.make_node("Gemm", inputs, [f"Z{layer}"], f"layer{layer}", transB=turned))
+        nodes.append(
+            helper.make_node("Gemm", inputs, [f"Z{layer}"], f"layer{layer}", transB=turned)
+        )
         more, extra = _activation(onnx, network.activations[layer - 1], layer, dtype)
         nodes += more
         constants += extra

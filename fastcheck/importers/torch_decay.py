@@ -56,8 +56,8 @@ def weight_decay(module: Any, chain: Chain, gradients: dict[str, Any], optimizer
     if not decayed:
         return Decay(rate)
     note = (
-        f"the optimizer decays biases too ({', '.join(decayed)}); their exact share λ·b is left out "
-        "of gradient and J"
+        f"the optimizer decays biases too ({', '.join(decayed)}); their exact share λ·b is left "
+        "out of gradient and J"
     )
     return Decay(rate, (note,))
 

@@ -44,8 +44,8 @@ def refused(operation: Operation, why: str = "") -> InputError:
     elementwise = flow and operation.output is not None and flow[0].shape == operation.output.shape
     if elementwise and not operation.parameters and path:
         remedy = (
-            f"If {path!r} is an elementwise activation, say which: activations={{{path!r}: 'relu'}}, "
-            "or give its forward as a function of one float."
+            f"If {path!r} is an elementwise activation, say which: "
+            f"activations={{{path!r}: 'relu'}}, or give its forward as a function of one float."
         )
     return cannot_take(f"{operation.name}{why}", operation.place, remedy)
 
@@ -162,8 +162,8 @@ ACTIVATION_READERS: dict[str, Reader] = {
 
 # Operations that leave the values and their order as they are.
 RESHAPES = {
-    "flatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous", "clone", "identity", "view_as",
-    "reshape_as", "unflatten", "ravel", "positive", "requires_grad",
+    "flatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous", "clone", "identity",
+    "view_as", "reshape_as", "unflatten", "ravel", "positive", "requires_grad",
 }  # fmt: skip
 CONVERSIONS = {"to", "float", "double", "half", "bfloat16", "type", "type_as", "cpu", "cuda"}
 DROPOUTS = {
@@ -182,7 +182,7 @@ def active_dropout(operation: Operation) -> bool:
 def refuse_dropout(operation: Operation) -> InputError:
     """Return the error for dropout that is switched on."""
     return InputError(
-        f"{operation.place}: {operation.name} is switched on, so J is another function at each call",
+        f"{operation.place}: {operation.name} is switched on: J is another function at each call",
         "a J(θ) that gives the same value for the same θ",
         "Call module.eval() first, or check with p=0.",
     )

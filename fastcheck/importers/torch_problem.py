@@ -1,4 +1,4 @@
-"""From a recording of a PyTorch module to a problem: the chain, the loss, the penalty, the gradient."""
+"""From a recording of a PyTorch module to a problem: chain, loss, penalty, gradient."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def _check_module(module: Any, loss: Any) -> None:
             "Give the module that it was made from.",
         )
     if not callable(loss):
-        raise InputError(f"a loss of type {type(loss).__name__}", "nn.CrossEntropyLoss() or the like")
+        raise InputError(
+            f"a loss of type {type(loss).__name__}", "nn.CrossEntropyLoss() or the like"
+        )
     parameters = dict(module.named_parameters())
     if not parameters:
         raise cannot_take("a module without parameters", type(module).__name__)
@@ -138,9 +140,7 @@ def _same_shape(module: Any, inputs: Any, targets: Any) -> bool:
     return bool(getattr(outputs, "shape", None) == targets.shape)
 
 
-def _record(
-    module: Any, loss: Any, batch: tuple[Any, Any], options: Mapping[str, Any]
-) -> Recorded:
+def _record(module: Any, loss: Any, batch: tuple[Any, Any], options: Mapping[str, Any]) -> Recorded:
     """Run the module and its loss once, and find the way from the first layer to J."""
     claims = dict(options.get("activations") or {})
     own_loss = options.get("loss_as") is not None
@@ -179,7 +179,9 @@ def _way(value: Value, owner: str) -> tuple[list[Operation], Value]:
             raise cannot_take("outputs that depend on no parameter", owner)
         operation = value.maker
         if operation is None:
-            raise cannot_take(f"{type(value.node).__name__} (an operation that can't be seen)", owner)
+            raise cannot_take(
+                f"{type(value.node).__name__} (an operation that can't be seen)", owner
+            )
         operation.output = value
         operations.append(operation)
         if len(operation.flow) > 1:

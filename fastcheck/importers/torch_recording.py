@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -124,7 +124,7 @@ def operation_name(function: Any) -> str:
     return aliases.get(plain, plain)
 
 
-class Recorder(TorchFunctionMode):
+class Recorder(TorchFunctionMode):  # type: ignore[misc]  # Any where torch is not followed
     """Records what runs between its entry and its exit.
 
     Parameters

@@ -16,7 +16,7 @@ __all__ = ["left_as_found", "own_gradient"]
 
 @contextmanager
 def left_as_found(module: Any) -> Iterator[None]:
-    """Put back what passes through a module may change: batch norm counts, hooks step optimizers."""
+    """Put back what a pass may change: batch norm counts, hooks may step optimizers."""
     tensors = [t for _, t in _all_tensors(module)]
     held = [t.detach().clone() for t in tensors]
     places = list(_places(module))

@@ -239,7 +239,7 @@ class _Bends:
 
     def see(self, layer: int, shared: Floats, whole: Floats) -> None:
         """Compare linear slopes (units,) with whole ones at h and h/2 (2, units)."""
-        if shared.size == 0 or not np.abs(whole).any():
+        if not np.abs(whole).any():
             return
         largest = np.abs(whole).max()
         between = np.abs(whole[0] - whole[1]).max()
@@ -261,6 +261,8 @@ def measured(probes: Probes) -> Probes:
         slopes, reach = linear_slopes(probes, (sample, sample + 1), touched, work)
         for layer, units in enumerate(picks, start=1):
             free = units[reach[0, offsets[layer - 1] + units] > 1.0]
+            if free.size == 0:  # all of them near a kink
+                continue
             whole, _ = probes.slopes(layer, sample, free, np.array([1.0, 0.5]))
             bends.see(layer, slopes[0, 0, offsets[layer - 1] + free], whole)
     if not probes.direct:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fastcheck.report.pictures import Pictures
 from fastcheck.verdict import (
     GRADES,
     BlockVerdict,
@@ -141,6 +143,10 @@ class Report:
         Which steps these were.
     diagnosis, coverage : dict
         JSON values by name; empty where there are none.
+    pictures : Pictures or None
+        What the page draws; None until they are asked for.
+    artist : callable or None
+        Makes the pictures, `artist(v_curve)`; kept only in the process that made the check.
     """
 
     gradient_status: str
@@ -159,6 +165,10 @@ class Report:
     training: str = ""
     diagnosis: dict[str, Any] = field(default_factory=dict)
     coverage: dict[str, Any] = field(default_factory=dict)
+    pictures: Pictures | None = None
+    artist: Callable[[bool], Pictures] | None = field(
+        default=None, repr=False, compare=False, metadata={"plain": False}
+    )
 
     @classmethod
     def of(cls, judgement: Judgement, **facts: Any) -> Report:
@@ -199,6 +209,31 @@ class Report:
         from fastcheck.report.text import render
 
         return render(self, width=width, color=color)
+
+    def with_pictures(self, *, v_curve: bool = True) -> Report:
+        """Return the same report with its pictures, where they can still be made.
+
+        Parameters
+        ----------
+        v_curve : bool
+            Whether to check a few components at other ε too, for the curve of differences.
+        """
+        if self.pictures is not None or self.artist is None:
+            return self
+        return replace(self, pictures=self.artist(v_curve))
+
+    def to_html(self, *, v_curve: bool = True) -> str:
+        """Return the report as one self-contained page."""
+        from fastcheck.report.html import render
+
+        report = self.with_pictures(v_curve=v_curve)
+        return render(report, report.pictures)
+
+    def _repr_html_(self) -> str:
+        from fastcheck.report.html import notebook
+
+        report = self.with_pictures(v_curve=False)
+        return notebook(report, report.pictures)
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return the report as JSON, which `from_json` reads back without loss."""

@@ -26,6 +26,7 @@ from fastcheck.report.charts import (
     v_chart,
 )
 from fastcheck.report.data import Report
+from fastcheck.report.findings import findings, sentence_case
 from fastcheck.report.maps import block_maps
 from fastcheck.report.network_drawing import layers
 from fastcheck.report.pictures import Pictures, VCurve
@@ -67,7 +68,7 @@ def render(report: Report, pictures: Pictures | None = None) -> str:
         sentence=verdict_sentence(report),
         facts=list(facts(report)),
         layers=layers(report),
-        findings=_findings(report),
+        findings=findings(report),
         notes=list(all_notes(report)),
         pictures=pictures,
         words=verdict_sentence,
@@ -104,7 +105,7 @@ def _environment() -> Environment:
         "bar": _bar,
         "slug": _slug,
         "within": _within,
-        "sentence_case": _sentence_case,
+        "sentence_case": sentence_case,
     }
     environment.globals |= {"MARKS": MARKS, "HEADLINES": HEADLINES}
     return environment
@@ -172,35 +173,6 @@ def _explanation(report: Report, curve: VCurve) -> str:
         "never subtracts two values of J, so it stays down."
     )
     return " ".join(parts)
-
-
-def _findings(report: Report) -> list[dict[str, Any]]:
-    """Return what the diagnosis found: sentence, remark and the mended line in both notations."""
-    notations = [("rows", "samples in rows"), ("course", "samples in columns")]
-    if report.network is not None and report.network.layout == "course":
-        notations.reverse()
-    found = []
-    for finding in report.diagnosis.get("findings", []):
-        remarks = []
-        if finding.get("consequences"):
-            names = ", ".join(finding["consequences"])
-            remarks.append(f"Only because of it are these wrong, too: {names}.")
-        if finding.get("explained"):
-            remarks.append(f"It explains {finding['explained']:.1%} of the error there.")
-        if finding.get("equal"):
-            others = "; ".join(finding["equal"])
-            remarks.append(f"The same gradient would come out of: {others}.")
-        lines = [(words, finding[key]) for key, words in notations if finding.get(key)]
-        sentence = str(finding.get("sentence", "")).rstrip(".")
-        found.append({"sentence": sentence, "remark": " ".join(remarks), "lines": lines})
-    return found
-
-
-def _sentence_case(text: str) -> str:
-    """Return a sentence with a capital, unless it begins with the name of a gradient."""
-    if text.startswith(("dθ", "dW", "db", "d(")):
-        return text
-    return text[:1].upper() + text[1:]
 
 
 def _value(value: float | None) -> str:

@@ -47,7 +47,8 @@ def to_json(report: Report, *, indent: int | None = 2) -> str:
 def encode(value: Any) -> Any:
     """Return plain data as what JSON can hold."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
+        plain = [f.name for f in fields(value) if f.metadata.get("plain", True)]
+        return {name: encode(getattr(value, name)) for name in plain}
     if isinstance(value, dict):
         return {str(k): encode(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -93,7 +94,8 @@ def _dataclass(cls: type[T], value: Any, place: str) -> T:
     """Return a dataclass of the entries that it knows; all without a default must be there."""
     if not isinstance(value, dict):
         raise _unexpected(value, "an object", place)
-    hints = _hints(typing.cast(Any, cls))
+    plain = {f.name for f in fields(typing.cast(Any, cls)) if f.metadata.get("plain", True)}
+    hints = {k: v for k, v in _hints(typing.cast(Any, cls)).items() if k in plain}
     known = {k: _decode(hints[k], v, f"{place}.{k}") for k, v in value.items() if k in hints}
     try:
         return cls(**known)

@@ -1,16 +1,21 @@
-"""The report as text: the verdict first, then blocks, then the worst components; 80 columns do."""
+"""The report as text: the verdict first, then blocks, then the worst components.
+
+80 columns do; wide terminals get finer bars, and from 140 columns on what the page has, too: norms
+and counts.
+"""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from fastcheck.report.data import Report
+from fastcheck.report.findings import findings, unexplained
 from fastcheck.report.words import (
     HEADLINES,
     MARKS,
@@ -22,10 +27,13 @@ from fastcheck.report.words import (
 )
 from fastcheck.verdict import BlockVerdict, ComponentVerdict
 
-__all__ = ["bar", "render"]
+__all__ = ["bar", "failure", "render"]
 
 STYLES = {"agree": "green", "kink": "cyan", "cannot tell": "yellow", "wrong": "bold red"}
-DECADES = 16  # a bar has one cell for each decade from 1e-16 to 1
+DECADES = 16  # a bar goes from 1e-16 to 1
+# From so many columns on a bar has more than one cell for each decade.
+CELLS_PER_DECADE = ((200, 4), (100, 2), (0, 1))
+WIDE = 140  # columns from which on the tables say more
 COMPONENTS = 10
 NEAREST = 3  # of those with the largest error, where all agree
 MOST_BLOCKS = 40
@@ -42,6 +50,22 @@ def render(report: Report, *, width: int = 80, color: bool = False) -> str:
     color : bool
         Whether to put in colour codes; nothing is told by colour alone.
     """
+    return _printed(_parts(report, width), width, color)
+
+
+def failure(report: Report, *, width: int = 80) -> str:
+    """Return what a failed assertion should show: as `render`, but of the facts only the method.
+
+    Parameters
+    ----------
+    report : Report
+    width : int
+        Columns.
+    """
+    return _printed(_parts(report, width, labels=("problem", "J", "method", "held to")), width)
+
+
+def _printed(parts: Iterable[RenderableType], width: int, color: bool = False) -> str:
     console = Console(
         file=io.StringIO(),
         width=width,
@@ -54,37 +78,50 @@ def render(report: Report, *, width: int = 80, color: bool = False) -> str:
         legacy_windows=False,
     )
     with console.capture() as capture:
-        for part in _parts(report):
+        for part in parts:
             console.print(part)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
-def _parts(report: Report) -> Iterator[RenderableType]:
-    """Yield what to print, from the top."""
+def _parts(
+    report: Report, width: int, labels: Container[str] | None = None
+) -> Iterator[RenderableType]:
+    """Yield what to print, from the top; of the facts those of some labels."""
     status = report.status
     yield Text.assemble(
         (f"{MARKS[status]} {HEADLINES[status]}", STYLES[status]), f": {verdict_sentence(report)}"
     )
+    yield from _diagnosis(report)
     yield ""
-    yield _labelled(list(facts(report)))
-    yield from _details(report)
+    yield _labelled([fact for fact in facts(report) if labels is None or fact[0] in labels])
+    yield from _details(report, width)
     for later in report.after_training:
         yield ""
         headline = f"{MARKS[later.status]} {report.training}"
         yield Text.assemble((headline, STYLES[later.status]), f": {verdict_sentence(later)}")
-        yield from _details(later, said=tuple(all_notes(report)))
+        yield from _diagnosis(later)
+        yield from _details(later, width, said=tuple(all_notes(report)))
 
 
-def _details(report: Report, said: tuple[str, ...] = ()) -> Iterator[RenderableType]:
+def _diagnosis(report: Report) -> Iterator[RenderableType]:
+    """Yield what the bug most likely is, and the mended line."""
+    found = [pair for finding in findings(report) for pair in finding.labelled()]
+    rest = unexplained(report)
+    if found or rest:
+        yield ""
+        yield _labelled([*found, *([("diagnosis", rest)] if rest else [])])
+
+
+def _details(report: Report, width: int, said: tuple[str, ...] = ()) -> Iterator[RenderableType]:
     """Yield the tables, and the notes that were not said before."""
     yield ""
     rows, left_out = _rows(report)
-    yield _block_table(report, rows)
+    yield _block_table(report, rows, width)
     if left_out:
         yield f"   and {left_out} more blocks, all right"
     if report.components:
         yield ""
-        yield _component_table(_shown(report))
+        yield _component_table(_shown(report), width)
     notes = [("note", note) for note in all_notes(report) if note not in said]
     if notes:
         yield ""
@@ -113,33 +150,55 @@ def _labelled(pairs: list[tuple[str, str]]) -> Table:
     return grid
 
 
-def bar(difference: float, tol: float) -> str:
-    """Return a difference as a bar of 16 cells, one a decade from 1e-16 to 1, `│` at tol."""
+def bar(difference: float, tol: float, cells_per_decade: int = 1) -> str:
+    """Return a difference as a bar from 1e-16 to 1, `│` at tol.
+
+    Parameters
+    ----------
+    difference, tol : float
+    cells_per_decade : int
+        16 times as many is the length.
+    """
+    length = DECADES * cells_per_decade
     filled = 0
     if difference > 0.0:
-        filled = min(DECADES, max(1, math.ceil(DECADES + math.log10(difference) - 1e-9)))
-    cells = ["█"] * filled + ["·"] * (DECADES - filled)
-    mark = round(DECADES + math.log10(tol)) if tol > 0.0 else 0
-    if filled <= mark < DECADES:
+        reach = (DECADES + math.log10(difference)) * cells_per_decade
+        filled = min(length, max(1, math.ceil(reach - 1e-9)))
+    cells = ["█"] * filled + ["·"] * (length - filled)
+    mark = round((DECADES + math.log10(tol)) * cells_per_decade) if tol > 0.0 else 0
+    if filled <= mark < length:
         cells[mark] = "│"
     return "".join(cells)
 
 
-def _block_table(report: Report, rows: list[BlockVerdict]) -> Table:
+def _scale(cells_per_decade: int) -> str:
+    """Return what stands above the bars."""
+    if cells_per_decade == 1:
+        return "1e-16   1e-8   1"
+    quarters = [f"1e-{d}".ljust(4 * cells_per_decade) for d in (16, 12, 8, 4)]
+    return "".join(quarters)[:-1] + "1"
+
+
+def _block_table(report: Report, rows: list[BlockVerdict], width: int) -> Table:
     """Return one row for each block and one for the whole."""
+    cells = next(count for columns, count in CELLS_PER_DECADE if width >= columns)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
     table.add_column("block", overflow="fold", max_width=24)
-    table.add_column("shape", justify="right", no_wrap=True)
-    table.add_column("checked", justify="right", no_wrap=True)
-    table.add_column("difference", justify="right", no_wrap=True)
-    table.add_column("1e-16   1e-8   1", no_wrap=True)
+    for name in ("shape", "checked", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(_scale(cells), no_wrap=True)
     table.add_column("wrong", justify="right", no_wrap=True)
+    for name in ("unsure", "kinks", "‖dθ‖", "‖dθ_approx‖") if width >= WIDE else ():
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("worst", overflow="fold")
-    for block in rows:
-        table.add_row(*_block_row(block, report.held_to.tol))
     if len(report.blocks) > 1:
-        table.add_row(*_block_row(report.whole, report.held_to.tol))
+        rows = [*rows, report.whole]
+    for block in rows:
+        figures = [*_block_figures(block, report, cells), *(_more(block) if width >= WIDE else [])]
+        worst = "" if block.worst is None or block.kind == "whole" else block.worst.name
+        style = STYLES[block.verdict] if block.verdict != "agree" else ""
+        table.add_row(*(Text(text, style=style) for text in [*figures, worst]))
     return table
 
 
@@ -152,42 +211,54 @@ def _rows(report: Report) -> tuple[list[BlockVerdict], int]:
     return shown, len(blocks) - len(shown)
 
 
-def _block_row(block: BlockVerdict, tol: float) -> list[RenderableType]:
-    style = STYLES[block.verdict] if block.verdict != "agree" else ""
-    whole = block.kind == "whole"
-    worst = "" if block.worst is None or whole else block.worst.name
-    mark = MARKS[block.verdict]
-    difference = number(block.difference) if block.checked else "not checked"
-    figures = ["" if whole else shape(block), f"{block.checked:,}", difference]
-    strip = bar(block.difference, tol)
-    texts = [mark, block.name, *figures, strip, f"{block.wrong:,}", worst]
-    return [Text(text, style=style) for text in texts]
+def _block_figures(block: BlockVerdict, report: Report, cells_per_decade: int) -> list[str]:
+    """Return a row of the table of blocks, up to the number of wrong components."""
+    return [
+        MARKS[block.verdict],
+        block.name,
+        "" if block.kind == "whole" else shape(block),
+        f"{block.checked:,}",
+        number(block.difference) if block.checked else "not checked",
+        bar(block.difference, report.held_to.tol, cells_per_decade),
+        f"{block.wrong:,}",
+    ]
 
 
-def _component_table(components: list[ComponentVerdict]) -> RenderableType:
+def _more(block: BlockVerdict) -> list[str]:
+    """Return what only a wide terminal has room for."""
+    norms = [number(norm, 4) for norm in (block.gradient_norm, block.approximation_norm)]
+    return [f"{block.cannot_tell:,}", f"{block.kinks:,}", *norms]
+
+
+def _component_table(components: list[ComponentVerdict], width: int) -> RenderableType:
     """Return the worst components with both values and their ratio."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
     table.add_column("worst", overflow="fold", max_width=26)
-    for name in ("dθ", "dθ_approx", "ratio"):
+    more = ("difference", "|dθ − dθ_approx|", "held to") if width >= WIDE else ()
+    for name in ("dθ", "dθ_approx", "ratio", *more):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     for component in components:
-        table.add_row(*_component_row(component))
+        figures = _component_figures(component)
+        if more:
+            error = abs(component.gradient - component.approximation)
+            extra = (component.difference, error, component.tolerance)
+            figures += [number(value) for value in extra]
+        texts = [*figures, component.status + _interval(component)]
+        table.add_row(*(Text(text, style=STYLES[component.status]) for text in texts))
     return table
 
 
-def _component_row(component: ComponentVerdict) -> list[RenderableType]:
+def _component_figures(component: ComponentVerdict) -> list[str]:
     ratio = component.ratio
-    texts = [
+    return [
         MARKS[component.status],
         component.name,
         f"{component.gradient:.8g}",
         f"{component.approximation:.8g}",
         "0/0" if math.isnan(ratio) else f"{ratio:.8g}",
-        component.status + _interval(component),
     ]
-    return [Text(text, style=STYLES[component.status]) for text in texts]
 
 
 def _interval(component: ComponentVerdict) -> str:

@@ -1,0 +1,84 @@
+"""What the diagnosis found, in the words that every rendering of a report uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastcheck.report.data import Report
+
+__all__ = ["FoundSlip", "findings", "sentence_case", "unexplained"]
+
+
+@dataclass(frozen=True)
+class FoundSlip:
+    """One slip as a reader sees it.
+
+    Attributes
+    ----------
+    sentence : str
+        What is wrong, without a full stop.
+    remark : str
+        What follows from it, how much it explains, what else it could be; "" for nothing.
+    lines : tuple of (str, str)
+        The mended line, as (notation, code), the owner's notation first; empty where no single
+        line holds the slip.
+    """
+
+    sentence: str
+    remark: str = ""
+    lines: tuple[tuple[str, str], ...] = ()
+
+    def labelled(self) -> Iterator[tuple[str, str]]:
+        """Yield it as (label, text), with the mended line in the owner's notation only."""
+        yield "most likely", f"{self.sentence}.{' ' * bool(self.remark)}{self.remark}"
+        for _, line in self.lines[:1]:
+            yield "mended", line
+
+
+def findings(report: Report) -> list[FoundSlip]:
+    """Return what the diagnosis found; nothing for a right gradient.
+
+    Parameters
+    ----------
+    report : Report
+        Its `diagnosis` may come from another version: what is not known is left out.
+    """
+    found = report.diagnosis.get("findings", ())
+    return [_slip(entry, report) for entry in found if isinstance(entry, dict)]
+
+
+def unexplained(report: Report) -> str:
+    """Return what no finding explains as a sentence, or ""."""
+    text = str(report.diagnosis.get("unexplained") or "").rstrip(".")
+    if not text or any(text in finding.sentence for finding in findings(report)):
+        return ""
+    return f"{sentence_case(text)}."
+
+
+def sentence_case(text: str) -> str:
+    """Return a sentence with a capital, unless it begins with the name of a gradient."""
+    if text.startswith(("dθ", "dW", "db", "d(")):
+        return text
+    return text[:1].upper() + text[1:]
+
+
+def _slip(finding: dict[str, Any], report: Report) -> FoundSlip:
+    notations = [("rows", "samples in rows"), ("course", "samples in columns")]
+    if report.network is not None and report.network.layout == "course":
+        notations.reverse()
+    return FoundSlip(
+        sentence_case(str(finding.get("sentence", "")).rstrip(".")),
+        " ".join(_remarks(finding)),
+        tuple((words, str(finding[key])) for key, words in notations if finding.get(key)),
+    )
+
+
+def _remarks(finding: dict[str, Any]) -> Iterator[str]:
+    if finding.get("consequences"):
+        yield f"Only because of it are these wrong, too: {', '.join(finding['consequences'])}."
+    if finding.get("explained"):
+        yield f"It explains {finding['explained']:.1%} of the error there."
+    if finding.get("equal"):
+        yield f"The same gradient would come out of: {'; '.join(finding['equal'])}."
