@@ -1,6 +1,9 @@
 """fastcheck: is dθ the gradient of J(θ)? A gradient checker for networks of millions of parameters.
 
 Importing the package loads neither numba nor scipy: names are fetched at their first use.
+
+PYTEST_DONT_REWRITE: pytest rewrites the assertions of packages that hold a plugin, and warns where
+such a package was imported before.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastcheck.assertion import GradientError as GradientError
+    from fastcheck.assertion import assert_gradient as assert_gradient
     from fastcheck.backprop import backward_pass as backward_pass
     from fastcheck.check import gradcheck as gradcheck
     from fastcheck.check import numerical_gradient as numerical_gradient
@@ -34,11 +39,13 @@ if TYPE_CHECKING:
 
 # Where each public name lives.
 PLACES = {
+    "GradientError": "fastcheck.assertion",
     "InputError": "fastcheck.errors",
     "Network": "fastcheck.network",
     "Problem": "fastcheck.problem",
     "Report": "fastcheck.report",
     "Settings": "fastcheck.settings",
+    "assert_gradient": "fastcheck.assertion",
     "backward_pass": "fastcheck.backprop",
     "gradcheck": "fastcheck.check",
     "gradcheck_function": "fastcheck.functions",
@@ -57,11 +64,13 @@ PLACES = {
 }
 
 __all__ = [
+    "GradientError",
     "InputError",
     "Network",
     "Problem",
     "Report",
     "Settings",
+    "assert_gradient",
     "backward_pass",
     "check_jax",
     "check_keras",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,14 @@ from fastcheck.errors import InputError
 if TYPE_CHECKING:
     from fastcheck.problem import Problem
     from fastcheck.report import Report
+    from fastcheck.report.formats import Canvas
 
 __all__ = ["main", "run"]
 
 BAD_INPUT, CANNOT_TELL, INTERRUPTED = 2, 3, 130
 EXIT_CODES = {"agree": 0, "wrong": 1, "cannot tell": CANNOT_TELL}
 EPILOG = (
+    "fastcheck explain FILE shows a saved report again: fastcheck explain --help. "
     "Exit codes: 0 the gradient is right, 1 it is wrong, 2 bad input or usage, 3 cannot tell. "
     "FASTCHECK_TRACEBACK=1 shows where an unexpected error arose."
 )
@@ -37,7 +40,13 @@ WRITTEN_EXAMPLE: dict[str, Any] = {"layers": (64, 16, 10), "batch": 8}
 # Typer names only some of the parser's errors; what they have in common is not exported.
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
+# `fastcheck explain …` is a command of its own, and `fastcheck …` needs no word before TARGET.
+EXPLAIN = "explain"
+COMPLETING = "_FASTCHECK_COMPLETE"  # set by a shell that wants to know how a line may go on
+explaining = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+)
 
 
 @app.command(epilog=EPILOG)
@@ -64,6 +73,7 @@ def check(
     backend: options.Backend = None,
     journal: options.Journal = None,
     json_file: options.Json = None,
+    format_name: options.Format = None,
     quiet: options.Quiet = False,
     version: options.Version = False,
 ) -> int:
@@ -76,6 +86,7 @@ def check(
     )
     _check_usage(target, {**example, **_given(plant=plant, write_example=write_example)})
     _check_writable(json_file)
+    show = _printer(format_name, quiet=quiet)
     if not quiet:
         _announce_compiling()
     if write_example is not None:
@@ -87,7 +98,23 @@ def check(
     )  # fmt: skip
     problem = _problem(target, {**example, "seed": seed}, plant)
     report = _report(problem, {**settings, "seed": seed, "progress": not quiet})
-    _show(report, quiet=quiet, json_file=json_file)
+    if _save(report, json_file):
+        show(report)
+    return EXIT_CODES[report.status]
+
+
+@explaining.command(
+    epilog="Exit codes: those of the check whose report it is; 2 for a file that holds none."
+)
+def explain(
+    file: options.SavedReport,
+    format_name: options.Format = None,
+    quiet: options.Quiet = False,
+) -> int:
+    """Show a saved report again, in any format."""
+    show = _printer(format_name, quiet=quiet)
+    report = _saved_report(file)
+    show(report)
     return EXIT_CODES[report.status]
 
 
@@ -110,6 +137,10 @@ def _plants() -> str:
 
 
 def _check_usage(target: str | None, example: dict[str, Any]) -> None:
+    if target is not None and target.endswith(".json"):
+        raise InputError(
+            f"TARGET {target!r}", "a problem to check", f"A report? fastcheck explain {target}"
+        )
     if target is not None and example:
         name = "--" + next(iter(example)).replace("_", "-")
         raise InputError(
@@ -209,22 +240,64 @@ def _report(problem: Problem, settings: dict[str, Any]) -> Report:
     )
 
 
-def _show(report: Report, *, quiet: bool, json_file: Path | None) -> None:
-    """Print the report, and write it as JSON where that was asked for."""
-    if json_file is not None and str(json_file) == "-":
+def _save(report: Report, file: Path | None) -> bool:
+    """Write the report as JSON where that was asked for; return whether stdout is still free."""
+    if file is None:
+        return True
+    if str(file) == "-":
         typer.echo(report.to_json())
-        return
-    if json_file is not None:
-        _write(json_file, report.to_json() + "\n")
-    if quiet:
-        from fastcheck.report.words import HEADLINES, verdict_sentence
+        return False
+    _write(file, report.to_json() + "\n")
+    return True
 
-        typer.echo(f"{HEADLINES[report.status]}: {verdict_sentence(report)}")
-        return
-    terminal = sys.stdout.isatty()
-    width = os.get_terminal_size(sys.stdout.fileno()).columns if terminal else 80
-    color = terminal and not os.environ.get("NO_COLOR")
-    typer.echo(report.to_text(width=max(width, 60), color=color), nl=False, color=color)
+
+def _saved_report(file: Path) -> Report:
+    from fastcheck.report import Report
+
+    place = "standard input" if str(file) == "-" else str(file)
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InputError(
+            f"{place} can't be read ({reason})", "a report that fastcheck --json FILE wrote"
+        ) from None
+    try:
+        return Report.from_json(text)
+    except InputError as error:
+        raise InputError(f"{place}: {error.given}", error.expected, error.remedy) from None
+
+
+def _printer(format_name: str | None, *, quiet: bool) -> Callable[[Report], None]:
+    """Return what prints a report; a bad format is refused before the work is done, not after."""
+    from fastcheck.report.formats import renderer
+
+    render = renderer(format_name or "text")
+    if quiet and format_name in (None, "text"):
+        render = _in_one_line
+
+    def show(report: Report) -> None:
+        canvas = _canvas()
+        typer.echo(render(report, canvas), nl=False, color=canvas.color)
+
+    return show
+
+
+def _in_one_line(report: Report, _: Canvas) -> str:
+    from fastcheck.report.words import HEADLINES, verdict_sentence
+
+    return f"{HEADLINES[report.status]}: {verdict_sentence(report)}\n"
+
+
+def _canvas() -> Canvas:
+    """Return what is known of standard output: 80 columns and no colour for a pipe."""
+    from fastcheck.report.formats import Canvas
+
+    if not sys.stdout.isatty():
+        return Canvas()
+    columns = shutil.get_terminal_size().columns
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return Canvas(width=max(columns, 60), color=not plain)
 
 
 def _write(file: Path, text: str) -> None:
@@ -238,17 +311,32 @@ def _write(file: Path, text: str) -> None:
         raise InputError(f"{file} can't be written ({error.strerror})", "another file") from None
 
 
+def _command(arguments: Sequence[str]) -> tuple[Any, str, list[str]]:
+    """Return what is to run, its name, and its arguments.
+
+    While a shell completes, the words come in its variables: as one text, or one a line.
+    """
+    words = list(arguments)
+    if COMPLETING in os.environ:
+        line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+        words = line.split()[1:]
+    command = typer.main.get_command(app)  # knows the shells for both
+    if words[:1] == [EXPLAIN]:
+        return typer.main.get_command(explaining), f"fastcheck {EXPLAIN}", list(arguments[1:])
+    return command, "fastcheck", list(arguments)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; whatever goes wrong is one line on stderr."""
-    command = typer.main.get_command(app)
+    command, name, rest = _command(arguments)
     try:
-        code = command.main(list(arguments), prog_name="fastcheck", standalone_mode=False)
+        code = command.main(rest, prog_name=name, complete_var=COMPLETING, standalone_mode=False)
         # Some releases of Typer turn Ctrl-C into this code without a word, others raise.
         return _fail("interrupted", INTERRUPTED) if code == INTERRUPTED else int(code or 0)
     except InputError as error:
         return _fail(str(error))
     except USAGE_ERROR as error:
-        return _fail(f"{error.format_message().rstrip('. ')}. See fastcheck --help.")
+        return _fail(f"{error.format_message().rstrip('. ')}. See {name} --help.")
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:

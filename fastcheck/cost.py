@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 # leaves them equal, a small number inside a logarithm (log(a + 1e-8)) makes them close.
 EQUAL, CLOSE = 1e7, 1e11
 LARGEST_EQUAL, LARGEST_CLOSE = 1e-4, 1e-3
+# What rounding alone may do to J, in units of the unit roundoff: it matters for half precisions.
+ROUNDINGS = 16.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def compare_cost(
         near = min(EQUAL * roundoff, LARGEST_EQUAL) * max(abs(variant), abs(theirs))
         if abs(theirs - variant) <= min(near, 0.01 * gap):
             return CostComparison(ours, theirs, agrees=False, explanation=sentence)
+    if gap <= ROUNDINGS * roundoff * size:
+        return CostComparison(ours, theirs, agrees=True, explanation="")
     if gap <= min(CLOSE * roundoff, LARGEST_CLOSE) * size:
         sentence = f"your J differs by {theirs - ours.total:.2g}, as by a small number in a log"
         return CostComparison(ours, theirs, agrees=True, explanation=sentence)

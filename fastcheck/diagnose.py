@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fastcheck.approximation import Approximation
 from fastcheck.comparison import norm
 from fastcheck.errors import InputError
+from fastcheck.local_slips import LOCATED
 from fastcheck.mending import mended
 from fastcheck.network import Batch, Network
 from fastcheck.peeling import Hypothesis, peel
@@ -198,23 +199,23 @@ def _diagnosis(scene: Scene, gradient: Floats, best: Hypothesis, doubts: str) ->
     unknown = [f for f in found if f.slip == "unknown"]
     own = {name for f in found for name in _own_blocks(scene, f)}
     findings = [
-        _finding(scene, gradient, members, wrong, own, unknown) for members in groups.values()
+        _finding(scene, gradient, members, wrong, own) for members in groups.values()
         if members[0].slip != "unknown"
     ]  # fmt: skip
     unexplained = ""
     if unknown:
         unexplained = f"{UNKNOWN}: " + "; ".join(f.value for f in unknown)
     if unknown and not known:
-        findings.append(_finding(scene, gradient, unknown, wrong, own, unknown))
+        findings.append(_finding(scene, gradient, unknown, wrong, own))
     left = {name for f in unknown for name in _own_blocks(scene, f)}
-    return Diagnosis(
-        tuple(_merged(findings)), _explained(scene, gradient, wrong, left), unexplained
-    )
+    return Diagnosis(tuple(findings), _explained(scene, gradient, wrong, left), unexplained)
 
 
 def _renamed(scene: Scene, gradient: Floats, found: Found) -> Found:
     """Say that an odd factor is a clipped norm, where the norm is a number that someone wrote."""
-    whole = found.slip == "everything_factor" or (found.slip == "output_factor" and not scene.network.l2)
+    whole = found.slip == "everything_factor" or (
+        found.slip == "output_factor" and not scene.network.l2
+    )
     order = scene.network.order
     part = slice(None) if whole else (
         order.weights(found.layer).slice if found.slip == "factor" else slice(0)
@@ -231,10 +232,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return 2.0  # a factor with a name
-
-
-def _merged(findings: list[Finding]) -> list[Finding]:
-    return findings
 
 
 def _wrong_blocks(scene: Scene, gradient: Floats) -> list[Block]:
@@ -259,13 +256,12 @@ def _own_blocks(scene: Scene, found: Found) -> list[str]:
     return [b.gradient_name for b in blocks if b is not None]
 
 
-def _finding(  # noqa: PLR0913, PLR0917
+def _finding(
     scene: Scene,
     gradient: Floats,
     members: list[Found],
     wrong: list[Block],
     own: set[str],
-    unknown: list[Found],
 ) -> Finding:
     """Put one slip, in all layers where it was made, into words."""
     first, slip = members[0], SLIPS[members[0].slip]
@@ -283,24 +279,31 @@ def _finding(  # noqa: PLR0913, PLR0917
             if b.layer < max(layers) and b.gradient_name not in own and b.gradient_name not in blocks
         )  # fmt: skip
     course, rows = mended(scene.network, first.layer, slip.line) if first.layer else ("", "")
-    solved = first.slip != "unknown" and not unknown
-    left = 1e-9 if solved else 0.0
-    error = sum(
-        norm(gradient[wrong_names[n].slice] - scene.right[wrong_names[n].slice]) for n in blocks
-    )
-    size = sum(
-        norm(gradient[wrong_names[n].slice]) + norm(scene.right[wrong_names[n].slice])
-        for n in blocks
-    )
-    known = first.slip != "unknown"
+    explained, remains = _how_sure(scene, gradient, members, [wrong_names[n] for n in blocks])
     return Finding(
         slip=first.slip, layers=layers, blocks=blocks,
         sentence=_sentence(scene, members), value=first.value,
         course=course, rows=rows,
-        explained=1.0 if known else 0.0, remains=left if known else error / max(size, 1e-300),
+        explained=explained, remains=remains,
         consequences=consequences,
         equal=tuple(dict.fromkeys(t for f in members for t in f.equal)),
     )  # fmt: skip
+
+
+def _how_sure(
+    scene: Scene, gradient: Floats, members: list[Found], blocks: list[Block]
+) -> tuple[float, float]:
+    """Return the share of the error that is explained, and the relative difference that is left."""
+    error = [norm(gradient[b.slice] - scene.right[b.slice]) for b in blocks]
+    size = [norm(gradient[b.slice]) + norm(scene.right[b.slice]) for b in blocks]
+    whole, total = norm(np.array(error)), norm(np.array(size))
+    if not whole:
+        return 0.0, 0.0
+    if members[0].slip == "unknown" or members[0].value.endswith(LOCATED):
+        return 0.0, whole / total
+    left = [scene.left.get((b.layer, b.kind), 0.0) * n for b, n in zip(blocks, size, strict=True)]
+    remains = norm(np.array(left))
+    return max(0.0, 1.0 - (remains / whole) ** 2), remains / total
 
 
 def _sentence(scene: Scene, members: list[Found]) -> str:

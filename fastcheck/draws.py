@@ -55,7 +55,9 @@ class Draws:
         usable = (expected > 0.0) & np.isfinite(expected) & np.isfinite(seen)
         if not usable.any():
             return 1.0
-        return max(1.0, float(np.mean(seen[usable] / expected[usable])))
+        seen, expected = seen[usable], expected[usable]
+        of_each, of_all = np.mean(seen / expected), seen.sum() / expected.sum()
+        return float(np.clip(max(of_each, of_all), 1.0, 1e6))
 
 
 class ScaledWeights:
@@ -82,7 +84,7 @@ class ScaledWeights:
     @staticmethod
     def _product(rows: Floats, W: Singles, unit: float) -> Floats:
         size = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
-        size[~((size > 0.0) & np.isfinite(size))] = 1.0
+        size[~((size > 1e-250) & np.isfinite(size))] = 1.0
         scaled = np.empty(rows.shape, np.float32)
         np.multiply(rows, HEADROOM / size, out=scaled, casting="same_kind")
         return np.asarray((scaled @ W) * (size * (unit / HEADROOM)))

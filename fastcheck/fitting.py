@@ -275,6 +275,8 @@ def lower_precision_of(values: Floats, precision: str) -> str | None:
     alive = values[values != 0]
     if alive.size < 3 or np.unique(np.abs(alive[:100])).size < 3:
         return None
+    if alive.size > 1000 and lower_precision_of(alive[:1000], precision) is None:
+        return None
     for name in ("bfloat16", "float16", "float32"):
         if UNIT_ROUNDOFF[name] <= UNIT_ROUNDOFF[precision]:
             continue

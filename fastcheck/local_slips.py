@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +25,16 @@ from fastcheck.fitting import (
 from fastcheck.reenact import Delta, Found, Scene, Sight
 from fastcheck.slips import SLIPS
 
-__all__ = ["bias_explanations", "weight_explanations"]
+__all__ = ["LOCATED", "bias_explanations", "weight_explanations"]
 
 Floats = NDArray[np.float64]
 Explanation = tuple[Found, ...]
 
 LOWER = {"float32": 3e-6, "float16": 2e-2}
+LOCATED = "wrong"  # of entries that share no factor: where they are is known, not what they are
 KEPT = 3  # explanations of one block
 ENOUGH = 20_000  # components that a regression is made on
+TRIED_FIRST = 3_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class BlockView:
     data: Floats
     penalty: Floats | float
 
-    @property
+    @cached_property
     def expected(self) -> Floats:
         """The finished block."""
         return self.data + self.penalty
@@ -55,14 +59,55 @@ class BlockView:
         """What rounding explains."""
         return self.scene.floor(self.layer, self.kind, predicted)
 
+    @cached_property
+    def places(self) -> tuple[Any, ...]:
+        """Where a candidate is tried first: everywhere, or at some components of a large block."""
+        if self.u.size <= ENOUGH:
+            return (...,)
+        generator = self.scene.generator
+        rows = np.argsort(np.abs(self.u).sum(axis=tuple(range(1, self.u.ndim))))
+        some = [generator.choice(rows[rows.size // 4 :], TRIED_FIRST)]
+        some += [generator.integers(0, n, TRIED_FIRST) for n in self.u.shape[1:]]
+        return tuple(some)
+
+    @cached_property
+    def _floor(self) -> Floats:
+        """The floor there, for what is as large as the right block."""
+        floor = np.broadcast_to(np.asarray(self.scene.floor(self.layer, self.kind)), self.u.shape)
+        return np.asarray(floor[self.places])
+
+    @cached_property
+    def _size(self) -> float:
+        """The norm of the right block there."""
+        return float(np.linalg.norm(self.scene.right_block(self.layer, self.kind)[self.places]))
+
+    def _floor_of(self, predicted: Floats) -> Floats:
+        here = float(np.linalg.norm(predicted))
+        if not self._size:
+            return self._floor + 1e-9 * here
+        return self._floor * max(1.0, here / self._size)
+
     def share(self, predicted: Floats) -> float:
-        """The share of the components that agree."""
-        shown = self.sight.clipped(predicted)
-        return fraction(self.u, shown, self.floor(predicted), self.sight.rtol)
+        """The share of the components that agree, of those that are tried first."""
+        shown = self.sight.clipped(predicted[self.places])
+        return fraction(self.u[self.places], shown, self._floor_of(shown), self.sight.rtol)
+
+    def ratio(self, u: Floats, predicted: Floats) -> float:
+        """The factor that most of them share."""
+        p = predicted[self.places]
+        return ratio(u[self.places], p, self._floor_of(p))
 
     def matches(self, predicted: Floats) -> bool:
-        """Whether all do."""
-        return self.scene.agrees(self.sight, self.u, predicted, self.floor(predicted))
+        """Whether all agree."""
+        if self.u.size > ENOUGH:
+            shown = self.sight.clipped(predicted[self.places])
+            floor = 3.0 * self._floor_of(shown)
+            if not np.all(agreeing(self.u[self.places], shown, floor, 3.0 * self.sight.rtol)):
+                return False
+        right = self.scene.agrees(self.sight, self.u, predicted, self.floor(predicted))
+        if right:
+            self.scene.note(self.layer, self.kind, self.u, self.sight.clipped(predicted))
+        return right
 
     def found(
         self, slip: str, value: str = "", extra: float = 0.0, equal: tuple[str, ...] = ()
@@ -123,7 +168,10 @@ def _candidates(view: BlockView) -> Iterator[tuple[Found, Floats]]:
     if biases:
         if view.scene.network.activations[view.layer - 1].name != "identity":
             yield view.found("bias_before_slope"), delta.dA.sum(axis=0)
-            yield view.found("bias_before_slope"), view.scene.masked(view.layer, delta.dA).sum(axis=0)
+            yield (
+                view.found("bias_before_slope"),
+                view.scene.masked(view.layer, delta.dA).sum(axis=0),
+            )
         return
     yield from _sketched_inputs(view)
 
@@ -166,7 +214,7 @@ def _from_other_blocks(view: BlockView) -> Iterator[tuple[Found, Floats]]:
     if own is not None and np.any(own):
         label = f"{view.kind}{view.layer}"
         yield view.found(name, label), own
-        lr = ratio(own - view.u, view.expected, 1e-12 * float(np.abs(own).max()))
+        lr = view.ratio(own - view.u, view.expected)
         if np.isfinite(lr) and lr != 0.0 and view.kind == "W":
             yield view.found("is_update", f"{label} − {lr:.4g}·d{label}"), own - lr * view.expected
 
@@ -201,7 +249,7 @@ def _predicted(view: BlockView) -> Iterator[Explanation]:
                 else predicted
             )
             rest = view.penalty if data is not predicted else 0.0
-            factor = ratio(view.u - rest, data, view.floor(predicted))
+            factor = view.ratio(view.u - rest, data)
             if np.isfinite(factor) and not view.scene.unit(factor) and factor != 0.0:
                 yield from _held(view, factor * data + rest, (found, _factor(view, factor)))
                 if rest is not data and np.any(view.penalty) and found.slip.startswith("in"):
@@ -228,12 +276,12 @@ def _repenalised(view: BlockView, data: Floats, found: Found) -> Iterator[Explan
 def _scaled(view: BlockView) -> Iterator[Explanation]:
     """Try factors on the whole, the data or the penalty, with few components off."""
     data, penalty = view.data, view.penalty
-    whole = ratio(view.u, view.expected, view.floor(view.expected))
+    whole = view.ratio(view.u, view.expected)
     if np.isfinite(whole) and whole != 0.0 and not view.scene.unit(whole):
         yield from _held(view, whole * view.expected, (_factor(view, whole),))
     if view.kind == "b" or not np.any(penalty):
         return
-    part = ratio(view.u - penalty, data, view.floor(view.expected))
+    part = view.ratio(view.u - penalty, data)
     if np.isfinite(part) and part != 0.0 and not view.scene.unit(part):
         yield from _held(view, part * data + penalty, (_factor(view, part, "data_factor"),))
     for beta in view.scene.penalty_factors()[1:]:
@@ -268,11 +316,13 @@ def _sparse(view: BlockView, predicted: Floats, before: Explanation) -> Iterator
     found = overlay(view.u, shown, view.floor(predicted), view.sight.rtol)
     if found is None:
         return
+    fine = agreeing(view.u, shown, view.floor(predicted), view.sight.rtol)
+    view.scene.note(view.layer, view.kind, view.u[fine], shown[fine])
     name = "bias_entries" if view.kind == "b" else found.kind
     factor = view.scene.name_factor(found.factor, view.layer) if np.isfinite(found.factor) else None
     extra = 0.4 if factor is None else (0.0 if factor.named else 0.2)
     extra += 0.03 * (len(found.places) - 1)
-    says = "wrong" if factor is None else f"{factor.text} times what it should be"
+    says = LOCATED if factor is None else f"{factor.text} times what it should be"
     if factor is not None and found.factor == 0.0:
         says = "zero"
     elif factor is not None and found.factor == -1.0:
@@ -370,8 +420,8 @@ def _penalty(view: BlockView, share: float) -> Found:
 
 def _factored_biases(view: BlockView) -> Iterator[Explanation]:
     """Fit db_l = α·(sum of dZ_l) + β·b_l."""
-    data, floor = view.data, view.floor(view.data)
-    factor = ratio(view.u, data, floor)
+    data = view.data
+    factor = view.ratio(view.u, data)
     if np.isfinite(factor) and view.matches(factor * data):
         yield (_factor(view, factor),)
     b = view.scene.network.b(view.layer)

@@ -18,16 +18,36 @@ WORK = "The work"
 OUTPUT = "Output"
 
 
+# What completion offers. The tests hold them against the tables that check them.
+METHODS = ("auto", "unit", "textbook")
+BACKENDS = ("threads", "loky", "context")
+DTYPES = ("float64", "float32", "float16")
+FORMATS = ("text", "json", "markdown", "junit", "github", "html")
+
+
 def _option(
     name: str,
     text: str,
     panel: str,
     metavar: str | None = None,
-    parser: Callable[[str], Any] | None = None,
+    parser: Callable[[str], Any] | tuple[str, ...] | None = None,
 ) -> Any:
+    """Return an option; its words, where it has some, are offered by completion."""
+    words = parser if isinstance(parser, tuple) else None
     return typer.Option(
-        name, help=text, rich_help_panel=panel, metavar=metavar, show_default=False, parser=parser
-    )
+        name, help=text, rich_help_panel=panel, metavar=metavar, show_default=False,
+        parser=None if words else parser,
+        autocompletion=(lambda incomplete: _beginning(incomplete, words)) if words else None,
+    )  # fmt: skip
+
+
+def _beginning(incomplete: str, words: tuple[str, ...]) -> list[str]:
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def _target(incomplete: str) -> list[str]:
+    """Complete the word `explain`; where nothing is offered, the shells complete files."""
+    return _beginning(incomplete, ("explain",)) if incomplete else []
 
 
 def _whole(text: str | int) -> int:
@@ -52,6 +72,7 @@ Target = Annotated[
         help="problem.npz, module:attribute or file.py:attribute (a Problem, or a function that "
         "returns one). Without it, an example on handwritten digits.",
         show_default=False,
+        autocompletion=_target,
     ),
 ]
 Sample = Annotated[
@@ -76,7 +97,7 @@ Tol = Annotated[
 ]
 Method = Annotated[
     str | None,
-    _option("--method", "auto (default), unit or textbook.", CHECK, "NAME"),
+    _option("--method", "auto (default), unit or textbook.", CHECK, "NAME", METHODS),
 ]
 Precision = Annotated[
     str | None,
@@ -112,7 +133,7 @@ L2 = Annotated[float | None, _option("--l2", "λ (default 0.1).", EXAMPLE, "X", 
 BatchSize = Annotated[int | None, _option("--batch", "Samples (default 32).", EXAMPLE, "M", _whole)]
 Dtype = Annotated[
     str | None,
-    _option("--dtype", "float64 (default), float32 or float16.", EXAMPLE, "NAME"),
+    _option("--dtype", "float64 (default), float32 or float16.", EXAMPLE, "NAME", DTYPES),
 ]
 Plant = Annotated[
     str | None,
@@ -136,7 +157,7 @@ WriteExample = Annotated[
 Jobs = Annotated[int | None, _option("--jobs", "Workers (default: one a core).", WORK, "N", _whole)]
 Backend = Annotated[
     str | None,
-    _option("--backend", "threads (default), loky or context (joblib's).", WORK, "NAME"),
+    _option("--backend", "threads (default), loky or context (joblib's).", WORK, "NAME", BACKENDS),
 ]
 Journal = Annotated[
     Path | None,
@@ -145,6 +166,25 @@ Journal = Annotated[
 Json = Annotated[
     Path | None,
     _option("--json", "Write the report to FILE as JSON (- for stdout).", OUTPUT, "FILE"),
+]
+Format = Annotated[
+    str | None,
+    _option(
+        "--format",
+        "How to print the report: text (default), json, markdown, junit, github (annotations) "
+        "or html.",
+        OUTPUT,
+        "NAME",
+        FORMATS,
+    ),
+]
+SavedReport = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="What fastcheck --json FILE wrote (- for standard input).",
+        show_default=False,
+    ),
 ]
 Quiet = Annotated[
     bool,

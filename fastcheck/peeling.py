@@ -184,9 +184,8 @@ def _layer(scene: Scene, sight: Sight, layer: int, above: Delta | None) -> list[
         for delta in _promising(scene, sight, sketch, decay, layer, pairs):
             options += _options(scene, sight, layer, delta)
         options += _recovered(scene, sight, layer, right)
-    options = [(delta, found) for delta, found in options]
     options.sort(key=lambda o: total_cost(o[1]))
-    return _with_equals(options)[: 16]
+    return _with_equals(options)[:16]
 
 
 def _with_equals(options: list[Option]) -> list[Option]:

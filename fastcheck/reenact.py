@@ -186,6 +186,17 @@ class Scene:
         return rounding(self.network, self.batch, self.precision)
 
     @cached_property
+    def left(self) -> dict[tuple[int, str], float]:
+        """The relative difference that the best re-enactment leaves, by layer and kind."""
+        return {}
+
+    def note(self, layer: int, kind: str, u: Floats, p: Floats) -> None:
+        """Remember what a re-enactment that agrees leaves."""
+        size = _size(u) + _size(p)
+        left = _size(u - p) / size if size else 0.0
+        self.left[layer, kind] = min(left, self.left.get((layer, kind), 1.0))
+
+    @cached_property
     def _floors(self) -> dict[str, Floats | float]:
         return {}
 
@@ -252,11 +263,12 @@ class Scene:
         return Sketch(
             rows, columns, u_W[grid], u_b, here.W[grid], here.A_before[:, columns],
             np.asarray(floor_W)[grid], floor_b,
-            _size(self._right_block(layer, "W")[grid]),
-            0.0 if u_b is None else _size(self._right_block(layer, "b")),
+            _size(self.right_block(layer, "W")[grid]),
+            0.0 if u_b is None else _size(self.right_block(layer, "b")),
         )  # fmt: skip
 
-    def _right_block(self, layer: int, kind: str) -> Floats:
+    def right_block(self, layer: int, kind: str) -> Floats:
+        """Return what dW_l or db_l should be."""
         order = self.network.order
         block = order.weights(layer) if kind == "W" else order.biases(layer)
         assert block is not None

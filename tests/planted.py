@@ -123,8 +123,18 @@ def backward(net: Net, bugs: dict[str, int]) -> list[Array]:
             a = a * net.masks[l - 1] / net.keep
         Z.append(z)
         A.append(a)
-    output_bugs = ["twice", "absolute error", "sigmoid'", "logits minus y", "p(1-p) again",
-                   "sigmoid for softmax", "labels not one-hot", "labels off by one", "no y", "-y/p"]
+    output_bugs = [
+        "twice",
+        "absolute error",
+        "sigmoid'",
+        "logits minus y",
+        "p(1-p) again",
+        "sigmoid for softmax",
+        "labels not one-hot",
+        "labels off by one",
+        "no y",
+        "-y/p",
+    ]
     bug = next((name for name in output_bugs if name in bugs), "")
     dZ = output_error(net, A[-1], bug)
     if "y - a" in bugs:
@@ -387,7 +397,9 @@ def fits(net: Net, bug: str, layer: int) -> bool:
     if bug == "stray mask":
         return net.masks is None and net.X.shape[0] <= net.W[layer - 1].shape[1]
     if bug in ("slope of relu", "slope of tanh", "slope of sigmoid"):
-        return not bug.endswith(net.hidden) and not (bug.endswith("sigmoid") and net.hidden == "none")
+        return not bug.endswith(net.hidden) and not (
+            bug.endswith("sigmoid") and net.hidden == "none"
+        )
     if bug in ("slope squared", "slope at a") and net.hidden == "relu":
         return False  # they change nothing
     if bug == "slope at z before":

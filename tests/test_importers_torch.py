@@ -1,5 +1,7 @@
 """PyTorch modules as they are: right ones pass, wrong backwards are named, others are refused."""
 
+# mypy: allow-subclassing-any, allow-untyped-decorators
+
 from __future__ import annotations
 
 import math
@@ -19,11 +21,11 @@ F = torch.nn.functional
 
 
 class Lambda(nn.Module):
-    def __init__(self, function):
+    def __init__(self, function: Any) -> None:
         super().__init__()
         self.function = function
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.function(x)
 
 
@@ -31,19 +33,19 @@ class RightReLU(torch.autograd.Function):
     slope = 1.0
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any) -> Any:
         ctx.save_for_backward(x)
         return x.clamp(min=0)
 
     @staticmethod
-    def backward(ctx, dA):
+    def backward(ctx: Any, dA: Any) -> Any:
         (x,) = ctx.saved_tensors
         return dA * (x > 0)
 
 
 class LeakyBackward(RightReLU):
     @staticmethod
-    def backward(ctx, dA):
+    def backward(ctx: Any, dA: Any) -> Any:
         (x,) = ctx.saved_tensors
         return torch.where(x > 0, dA, 0.1 * dA)
 
@@ -52,13 +54,13 @@ class NumPyTanh(torch.autograd.Function):
     """Its forward leaves torch: nobody can see what it does."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any) -> Any:
         a = torch.from_numpy(np.tanh(x.detach().numpy()))
         ctx.save_for_backward(a)
         return a
 
     @staticmethod
-    def backward(ctx, dA):
+    def backward(ctx: Any, dA: Any) -> Any:
         (a,) = ctx.saved_tensors
         return dA * (1 - a**2)
 
@@ -69,60 +71,60 @@ class TutorialLinear(torch.autograd.Function):
     bias_factor = 1.0
 
     @staticmethod
-    def forward(ctx, x, W, b):
+    def forward(ctx: Any, x: Any, W: Any, b: Any) -> Any:
         ctx.save_for_backward(x, W)
         output = x.mm(W.t())
         output += b.unsqueeze(0).expand_as(output)
         return output
 
     @classmethod
-    def gradients(cls, ctx, dZ):
+    def gradients(cls, ctx: Any, dZ: Any) -> Any:
         x, W = ctx.saved_tensors
         return dZ.mm(W), dZ.t().mm(x), cls.bias_factor * dZ.sum(0)
 
     @staticmethod
-    def backward(ctx, dZ):
+    def backward(ctx: Any, dZ: Any) -> Any:
         return TutorialLinear.gradients(ctx, dZ)
 
 
 class MeanBias(TutorialLinear):
     @staticmethod
-    def backward(ctx, dZ):
+    def backward(ctx: Any, dZ: Any) -> Any:
         x, W = ctx.saved_tensors
         return dZ.mm(W), dZ.t().mm(x), dZ.mean(0)
 
 
 class CustomLinear(nn.Module):
-    def __init__(self, n_in, n_out, function):
+    def __init__(self, n_in: Any, n_out: Any, function: Any) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_out, n_in) / math.sqrt(n_in))
         self.bias = nn.Parameter(torch.randn(n_out) * 0.1)
         self.function = function
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.function.apply(x, self.weight, self.bias)
 
 
 class Skip(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Linear(8, 8)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return x + self.inner(x)
 
 
 class ByHand(nn.Module):
     """Functional calls, questions about shapes, a loop, weights of both orientations."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(12, 8)
         self.W = nn.Parameter(torch.randn(8, 6))
         self.c = nn.Parameter(torch.randn(6))
         self.rest = nn.ModuleList([nn.Linear(6, 6, bias=False), nn.Linear(6, 4)])
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         if x.dim() > 2:
             x = x.view(len(x), -1)
         x = (x - 0.5) / 2
@@ -134,13 +136,17 @@ class ByHand(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _seed() -> None:
     torch.manual_seed(0)
 
 
 def chain(*middle: Any) -> Any:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(12, 8), *middle, nn.Sequential(nn.Linear(8, 5), nn.Tanh()), nn.Linear(5, 4)
+        nn.Flatten(),
+        nn.Linear(12, 8),
+        *middle,
+        nn.Sequential(nn.Linear(8, 5), nn.Tanh()),
+        nn.Linear(5, 4),
     )
 
 
@@ -185,18 +191,21 @@ MODULES = {
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", MODULES)
-def test_a_right_module_passes_under_its_own_names(name, dtype):
+def test_a_right_module_passes_under_its_own_names(name: Any, dtype: Any) -> None:
     module = MODULES[name]().to(dtype)
     report = check_torch(module, CE, inputs(), labels())
     assert report.passed, report.to_text()
     own = dict(module.named_parameters())
-    shown = [re.sub(r"\.T$", "", re.fullmatch(r"d\((.*)\)|d(.*)", b.name)[1] or "c") for b in report.blocks]
+    shown = [
+        re.sub(r"\.T$", "", re.fullmatch(r"d\((.*)\)|d(.*)", b.name)[1] or "c")
+        for b in report.blocks
+    ]
     assert set(shown) <= set(own)
     assert report.held_to.precision == str(dtype).removeprefix("torch.")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precisions_are_held_to_their_own_rounding(dtype):
+def test_half_precisions_are_held_to_their_own_rounding(dtype: Any) -> None:
     report = check_torch(chain(nn.ReLU()).to(dtype), CE, inputs(), labels())
     assert report.passed, report.to_text()
     assert report.held_to.precision == str(dtype).removeprefix("torch.")
@@ -236,7 +245,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses_and_reductions_are_taken_over(name):
+def test_losses_and_reductions_are_taken_over(name: Any) -> None:
     loss, targets = LOSSES[name]
     report = check_torch(chain(nn.Tanh()).double(), loss, inputs(), targets())
     assert report.passed, report.to_text()
@@ -253,12 +262,12 @@ def test_losses_and_reductions_are_taken_over(name):
         (nn.Sigmoid(), nn.MSELoss(), rows),
     ],
 )
-def test_last_activations_go_with_their_losses(last, loss, targets):
+def test_last_activations_go_with_their_losses(last: Any, loss: Any, targets: Any) -> None:
     module = nn.Sequential(*chain(nn.ReLU()), last).double()
     assert check_torch(module, loss, inputs(), targets()).passed
 
 
-def test_one_output_may_be_squeezed_and_targets_may_be_numpy():
+def test_one_output_may_be_squeezed_and_targets_may_be_numpy() -> None:
     module = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1), nn.Flatten(0))
     X = np.random.default_rng(0).standard_normal((9, 6))
     assert check_torch(module, nn.BCEWithLogitsLoss(), X, np.arange(9) % 2).passed
@@ -278,7 +287,7 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_a_wrong_backward_of_an_activation_is_named(name):
+def test_a_wrong_backward_of_an_activation_is_named(name: Any) -> None:
     make, activations = CLAIMS[name]
     report = check_torch(make().double(), CE, inputs(), labels(), activations=activations)
     assert report.status == "wrong"
@@ -286,7 +295,7 @@ def test_a_wrong_backward_of_an_activation_is_named(name):
     assert wrong == {"d(1.weight)", "d(1.bias)"}
 
 
-def test_the_right_backward_of_an_unseen_activation_passes():
+def test_the_right_backward_of_an_unseen_activation_passes() -> None:
     module = chain(Lambda(NumPyTanh.apply))
     with pytest.raises(InputError, match=r"2 \(Lambda\).*activations=\{'2': 'relu'\}"):
         check_torch(module, CE, inputs(), labels())
@@ -294,8 +303,8 @@ def test_the_right_backward_of_an_unseen_activation_passes():
         assert check_torch(module, CE, inputs(), labels(), activations={key: "tanh"}).passed
 
 
-def test_a_gate_passes_once_it_is_named_or_given_as_a_function():
-    def swish(z):
+def test_a_gate_passes_once_it_is_named_or_given_as_a_function() -> None:
+    def swish(z: Any) -> Any:
         return z / (1.0 + math.exp(-z))
 
     module = chain(Lambda(lambda x: x * torch.sigmoid(x))).double()
@@ -303,12 +312,14 @@ def test_a_gate_passes_once_it_is_named_or_given_as_a_function():
         assert check_torch(module, CE, inputs(), labels(), activations={"2": claim}).passed
 
 
-def test_a_forward_that_is_not_what_it_claims_is_refused_with_the_place():
+def test_a_forward_that_is_not_what_it_claims_is_refused_with_the_place() -> None:
     with pytest.raises(InputError, match=r"2 \(Lambda\) gives 0 at z = .* gelu is"):
-        check_torch(chain(Lambda(RightReLU.apply)), CE, inputs(), labels(), activations={"2": "gelu"})
+        check_torch(
+            chain(Lambda(RightReLU.apply)), CE, inputs(), labels(), activations={"2": "gelu"}
+        )
 
 
-def test_a_wrong_bias_gradient_of_a_custom_linear_is_named():
+def test_a_wrong_bias_gradient_of_a_custom_linear_is_named() -> None:
     module = nn.Sequential(nn.Flatten(), CustomLinear(12, 6, MeanBias), nn.ReLU(), nn.Linear(6, 4))
     report = check_torch(module, CE, inputs(), labels())
     assert {b.name for b in report.blocks if b.status == "wrong"} == {"d(1.bias)"}
@@ -340,19 +351,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_chain_is_refused_with_its_place_and_the_way_out(name):
+def test_what_is_no_chain_is_refused_with_its_place_and_the_way_out(name: Any) -> None:
     make, message = REFUSED[name]
     with pytest.raises(InputError, match=message) as caught:
         problem_from_torch(make(), CE, inputs(), labels())
     assert "gradcheck_function" in str(caught.value)
 
 
-def test_dropout_that_is_on_is_refused_with_the_reason():
+def test_dropout_that_is_on_is_refused_with_the_reason() -> None:
     with pytest.raises(InputError, match=r"2 \(Dropout\): dropout is switched on.*eval\(\)"):
         problem_from_torch(chain(nn.Dropout()), CE, inputs(), labels())
 
 
-def test_shared_weights_are_refused():
+def test_shared_weights_are_refused() -> None:
     layer = nn.Linear(12, 12)
     module = nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(12, 4))
     with pytest.raises(InputError, match=r"1\.weight \(shared"):
@@ -373,12 +384,12 @@ def test_shared_weights_are_refused():
         (lambda z, t: F.cross_entropy(z, t) + F.mse_loss(z, 0 * z), labels, "branches"),
     ],
 )
-def test_losses_of_another_kind_are_refused(loss, targets, message):
+def test_losses_of_another_kind_are_refused(loss: Any, targets: Any, message: Any) -> None:
     with pytest.raises(InputError, match=message):
         problem_from_torch(chain(nn.ReLU()), loss, inputs(), targets())
 
 
-def test_the_module_is_left_as_it_was_found():
+def test_the_module_is_left_as_it_was_found() -> None:
     module = chain(nn.BatchNorm1d(8))
     module[1].weight.requires_grad_(False)
     module[1].bias.grad = torch.ones(8)
@@ -401,10 +412,12 @@ def test_the_module_is_left_as_it_was_found():
     assert torch.equal(kept, torch.ones(8))
     assert good[1].weight.grad is None
     assert module.training
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in [*module.modules(), *good.modules()])
+    assert not any(
+        m._forward_hooks or m._forward_pre_hooks for m in [*module.modules(), *good.modules()]
+    )
 
 
-def test_inputs_are_left_as_they_were_found():
+def test_inputs_are_left_as_they_were_found() -> None:
     x = inputs()
     before = x.clone()
     module = nn.Sequential(Lambda(lambda x: x.mul_(0.5)), *chain(nn.ReLU(inplace=True)))
@@ -412,13 +425,13 @@ def test_inputs_are_left_as_they_were_found():
     assert torch.equal(x, before)
 
 
-def test_a_module_that_draws_random_numbers_is_refused():
+def test_a_module_that_draws_random_numbers_is_refused() -> None:
     module = nn.Sequential(Lambda(lambda x: x + torch.randn_like(x)), *chain(nn.ReLU()))
     with pytest.raises(InputError, match="same value for the same θ"):
         problem_from_torch(module, CE, inputs(), labels())
 
 
-def test_weight_decay_is_the_penalty_and_the_biases_decay_is_explained():
+def test_weight_decay_is_the_penalty_and_the_biases_decay_is_explained() -> None:
     module = chain(nn.ReLU()).double()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, weight_decay=0.3)
     problem = problem_from_torch(module, CE, inputs(), labels(), optimizer=optimizer)
@@ -427,17 +440,17 @@ def test_weight_decay_is_the_penalty_and_the_biases_decay_is_explained():
     assert check_torch(module, CE, inputs(), labels(), optimizer=optimizer).passed
 
 
-def test_decoupled_weight_decay_is_refused():
+def test_decoupled_weight_decay_is_refused() -> None:
     module = chain(nn.ReLU())
     optimizer = torch.optim.AdamW(module.parameters(), weight_decay=0.1)
     with pytest.raises(InputError, match="AdamW"):
         problem_from_torch(module, CE, inputs(), labels(), optimizer=optimizer)
 
 
-def test_a_penalty_written_out_is_checked_once_it_is_named():
+def test_a_penalty_written_out_is_checked_once_it_is_named() -> None:
     module = chain(nn.ReLU()).double()
 
-    def loss(z, t):
+    def loss(z: Any, t: Any) -> Any:
         weights = [p for name, p in module.named_parameters() if name.endswith("weight")]
         return F.cross_entropy(z, t) + 0.1 / (2 * len(t)) * sum((W**2).sum() for W in weights)
 
@@ -447,15 +460,15 @@ def test_a_penalty_written_out_is_checked_once_it_is_named():
     assert not check_torch(module, loss, inputs(), labels(), l2=0.2, penalty="l2/2m").passed
 
 
-def test_a_loss_of_ones_own_may_say_which_it_is():
+def test_a_loss_of_ones_own_may_say_which_it_is() -> None:
     class Half(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, z, t):
+        def forward(ctx: Any, z: Any, t: Any) -> Any:
             ctx.save_for_backward(z, t)
             return torch.tensor(0.5 * float(((z - t) ** 2).sum(1).mean()), dtype=z.dtype)
 
         @staticmethod
-        def backward(ctx, dJ):
+        def backward(ctx: Any, dJ: Any) -> Any:
             z, t = ctx.saved_tensors
             return dJ * (z - t) / z.shape[0], None
 
@@ -464,7 +477,7 @@ def test_a_loss_of_ones_own_may_say_which_it_is():
     assert report.passed, report.to_text()
 
 
-def test_frozen_parameters_are_checked_and_said_to_be_frozen():
+def test_frozen_parameters_are_checked_and_said_to_be_frozen() -> None:
     module = chain(nn.ReLU())
     module[1].weight.requires_grad_(False)
     problem = problem_from_torch(module, CE, inputs(), labels())
@@ -473,10 +486,12 @@ def test_frozen_parameters_are_checked_and_said_to_be_frozen():
     assert not module[1].weight.requires_grad
 
 
-def test_a_state_dict_is_read_with_weights_only(tmp_path):
+def test_a_state_dict_is_read_with_weights_only(tmp_path: Any) -> None:
     module = chain(nn.ReLU())
     torch.save(module.state_dict(), tmp_path / "state.pt")
-    network = network_from_state_dict(tmp_path / "state.pt", activations=["relu", "tanh", "identity"])
+    network = network_from_state_dict(
+        tmp_path / "state.pt", activations=["relu", "tanh", "identity"]
+    )
     assert network.sizes == [12, 8, 5, 4]
     assert network.precision == "float32"
     assert network.order.blocks[2].name == "3.0.weight"
@@ -494,6 +509,6 @@ def test_a_state_dict_is_read_with_weights_only(tmp_path):
         ({"activation": {}}, "unknown option"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(change, message):
+def test_options_that_mean_nothing_are_refused(change: Any, message: Any) -> None:
     with pytest.raises(InputError, match=message):
         problem_from_torch(chain(nn.ReLU()), CE, inputs(), labels(), **change)

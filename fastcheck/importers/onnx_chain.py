@@ -90,10 +90,10 @@ def _constant(state: Graph, node: Any) -> bool:
     """Take in nodes that only hand constants on; return whether it was one."""
     kind = node.op_type
     if kind == "Constant":
-        value = state.attributes(node).get("value")
-        if value is None:
-            return False
-        state.constants[node.output[0]] = state.onnx.numpy_helper.to_array(value)
+        ((name, value),) = state.attributes(node).items()
+        plain = name == "value"
+        array = state.onnx.numpy_helper.to_array(value) if plain else np.asarray(value)
+        state.constants[node.output[0]] = array
         return True
     if not node.input or not all(name in state.constants for name in node.input):
         return False

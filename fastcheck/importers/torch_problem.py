@@ -57,12 +57,13 @@ def read_module(
     _check_module(module, loss)
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     loss = loss() if isinstance(loss, type) else loss
+    frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
     with left_as_found(module):
         inputs, targets = _tensors(module, batch)
         recorded = _record(module, loss, (inputs, targets), options)
         chain = Chain(type(module).__name__)
         reader = _read(chain, recorded, inputs.shape[0])
-        gradients, J, frozen = own_gradient(module, loss, inputs, targets)
+        gradients, J = own_gradient(module, loss, inputs, targets)
         _check_same(J, recorded.J)
         decay = weight_decay(module, chain, gradients, options.get("optimizer"))
     network = chain.network(_network_options(chain, reader, (decay.rate, options)))

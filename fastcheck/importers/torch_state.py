@@ -53,16 +53,14 @@ def _identical(a: Any, b: Any) -> bool:
     return bool(a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
 
 
-def own_gradient(
-    module: Any, loss: Any, inputs: Any, targets: Any
-) -> tuple[dict[str, Any], Any, tuple[str, ...]]:
+def own_gradient(module: Any, loss: Any, inputs: Any, targets: Any) -> tuple[dict[str, Any], Any]:
     """Return the gradients that `loss(module(inputs), targets).backward()` leaves, and J.
 
     Returns
     -------
     tuple
-        Gradients by parameter name (None where there is none), J, and the names of the parameters
-        that were frozen (requires_grad=False) and were thawed for the pass.
+        Gradients by parameter name (None where there is none), and J. Frozen parameters
+        (requires_grad=False) are thawed for the pass.
 
     Raises
     ------
@@ -70,7 +68,6 @@ def own_gradient(
         If the pass fails or steps an optimizer.
     """
     parameters = dict(module.named_parameters())
-    frozen = tuple(name for name, p in parameters.items() if not p.requires_grad)
     before = {name: p.detach().clone() for name, p in parameters.items()}
     for parameter in parameters.values():
         parameter.requires_grad_(True)
@@ -88,7 +85,7 @@ def own_gradient(
             "Remove the hook for the check.",
         )
     found = {name: p.grad for name, p in parameters.items()}
-    return found, J.detach(), frozen
+    return found, J.detach()
 
 
 def run(module: Any, loss: Any, inputs: Any, targets: Any) -> tuple[Any, Any]:

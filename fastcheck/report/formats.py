@@ -56,12 +56,17 @@ def _github(report: Report, _: Canvas) -> str:
     return github(report)
 
 
+def _html(report: Report, _: Canvas) -> str:
+    return report.to_html().rstrip("\n") + "\n"
+
+
 FORMATS: dict[str, Renderer] = {
     "text": _text,
     "json": _json,
     "markdown": _markdown,
     "junit": _junit,
     "github": _github,
+    "html": _html,
 }
 
 

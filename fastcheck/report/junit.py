@@ -44,7 +44,9 @@ def render(report: Report) -> str:
 
 def _add_suite(root: ElementTree.Element, report: Report, title: str) -> None:
     cases = list(_cases(report))
-    counts = {kind: sum(OUTCOMES.get(c.status) == kind for c in cases) for kind in ("failure", "error")}
+    counts = {
+        kind: sum(OUTCOMES.get(c.status) == kind for c in cases) for kind in ("failure", "error")
+    }
     suite = ElementTree.SubElement(
         root,
         "testsuite",

@@ -1,0 +1,3 @@
+"""What all tests have: pytester, for the plugin's."""
+
+pytest_plugins = ["pytester"]

@@ -1,0 +1,178 @@
+"""A wrong gradient is told what is wrong with it; the mistakes are typed by hand in `planted`."""
+
+import itertools
+import json
+import random
+
+import numpy as np
+import pytest
+
+from fastcheck.approximation import Approximation
+from fastcheck.backprop import gradients
+from fastcheck.diagnose import Diagnosis, diagnose
+from fastcheck.network import Batch, Network
+from fastcheck.rounding import gradient_rounding
+from fastcheck.settings import Settings
+from fastcheck.verdict import judge
+from tests import planted
+from tests.planted import Net
+
+LOSSES = {
+    "softmax": "softmax_cross_entropy",
+    "logistic": "sigmoid_cross_entropy",
+    "squared": "squared_error",
+}
+
+
+def built(net: Net) -> tuple[Network, Batch]:
+    options = {"dropout_masks": net.masks, "keep_prob": net.keep} if net.masks else {}
+    network = Network.from_arrays(
+        net.W,
+        net.b,
+        activations=[net.hidden] * (net.depth - 1) + ["identity"],
+        loss=LOSSES[net.loss],
+        l2=net.lam,
+        **options,  # type: ignore[arg-type]
+    )
+    return network, network.batch(net.X, net.Y)
+
+
+def flat(blocks: list[planted.Array]) -> planted.Array:
+    return np.concatenate([np.ravel(block) for block in blocks])
+
+
+def diagnosed(net: Net, gradient: planted.Array, precision: str = "float64") -> Diagnosis | None:
+    """The diagnosis, None where the gradient passes."""
+    network, batch = built(net)
+    approximation = Approximation("unit", 1e-7, None, flat(planted.backward(net, {})))
+    judgement = judge(
+        network.order,
+        gradient,
+        approximation,
+        lambda: gradient_rounding(network, batch, precision),
+        Settings(),
+    )
+    if judgement.status != "wrong":
+        return None
+    return diagnose(network, batch, gradient, approximation, judgement, precision)
+
+
+def planted_singles(net: Net) -> list[tuple[str, int]]:
+    return [(bug, layer) for bug in planted.BUGS for layer in planted.places(net, bug)]
+
+
+def named(result: Diagnosis, bugs: dict[str, int]) -> bool:
+    """Whether there are as many findings as bugs, and each bug is one of them."""
+    found = [finding.slip for finding in result.findings]
+    return len(found) == len(bugs) and all(
+        any(slip in planted.BUGS[bug][1] for slip in found) for bug in bugs
+    )
+
+
+@pytest.mark.parametrize("net", planted.NETS, ids=lambda net: net.name)
+def test_the_hand_written_pass_without_bugs_is_right(net: Net) -> None:
+    network, batch = built(net)
+    assert np.allclose(flat(planted.backward(net, {})), gradients(network, batch), rtol=1e-10)
+
+
+@pytest.mark.parametrize("net", planted.NETS, ids=lambda net: net.name)
+def test_a_right_gradient_is_never_diagnosed(net: Net) -> None:
+    assert diagnosed(net, flat(planted.backward(net, {}))) is None
+
+
+@pytest.mark.parametrize("net", planted.NETS, ids=lambda net: net.name)
+def test_single_bugs_are_named(net: Net) -> None:
+    missed, seen = [], 0
+    for bug, layer in planted_singles(net):
+        result = diagnosed(net, flat(planted.backward(net, {bug: layer})))
+        if result is None:  # it changes nothing here
+            continue
+        seen += 1
+        if not named(result, {bug: layer}):
+            missed.append((bug, layer, [f.slip for f in result.findings], result.unexplained))
+    assert seen > 20
+    assert len(missed) <= 0.05 * seen, missed
+
+
+@pytest.mark.parametrize("net", planted.NETS[:4], ids=lambda net: net.name)
+def test_single_bugs_in_float32_are_named(net: Net) -> None:
+    missed, seen = [], 0
+    for bug, layer in planted_singles(net):
+        if "float" in bug:
+            continue
+        rounded = flat(planted.backward(net, {bug: layer})).astype(np.float32).astype(np.float64)
+        result = diagnosed(net, rounded, "float32")
+        if result is None:
+            continue
+        seen += 1
+        if not named(result, {bug: layer}):
+            missed.append((bug, layer, [f.slip for f in result.findings], result.unexplained))
+    assert len(missed) <= 0.05 * seen, missed
+
+
+def distinct_pairs(net: Net, count: int, seed: int) -> list[dict[str, int]]:
+    """Pairs of bugs, of which each shows beside the other."""
+    draw, singles, pairs = random.Random(seed), planted_singles(net), []
+    while len(pairs) < count:
+        (first, one), (second, other) = draw.sample(singles, 2)
+        if first == second:
+            continue
+        bugs = {first: one, second: other}
+        all_of = [{}, {first: one}, {second: other}, bugs]
+        made = [flat(planted.backward(net, b)) for b in all_of]  # type: ignore[arg-type]
+        least = 1e-7 * np.linalg.norm(made[0])
+        if all(np.linalg.norm(a - b) > least for a, b in itertools.combinations(made, 2)):
+            pairs.append(bugs)
+    return pairs
+
+
+@pytest.mark.slow
+def test_four_fifths_of_pairs_are_named() -> None:
+    missed, seen = [], 0
+    for net in planted.NETS:
+        for bugs in distinct_pairs(net, 40, seed=2):
+            result = diagnosed(net, flat(planted.backward(net, bugs)))
+            assert result is not None
+            seen += 1
+            if not named(result, bugs):
+                missed.append((net.name, bugs, [f.slip for f in result.findings]))
+    assert len(missed) <= 0.2 * seen, missed
+
+
+@pytest.mark.parametrize("net", planted.NETS[1:5], ids=lambda net: net.name)
+def test_what_no_slip_explains_is_said_with_its_pattern(net: Net) -> None:
+    rng = np.random.default_rng(1)
+    blocks = planted.backward(net, {})
+    blocks[0] = blocks[0] + np.abs(blocks[0]).mean() * rng.normal(size=blocks[0].shape)
+    result = diagnosed(net, flat(blocks))
+    assert result is not None
+    assert result.unexplained.startswith("no slip that I know")
+    assert "dW1" in result.unexplained
+    assert result.explained < 1e-6
+
+
+def test_consequences_and_slips_of_their_own_are_told_apart() -> None:
+    net = planted.NETS[4]
+    result = diagnosed(net, flat(planted.backward(net, {"slope at a": 3, "db zero": 1})))
+    assert result is not None
+    above, own = result.findings
+    assert (above.slip, above.layers) == ("derivative_at_a", (3,))
+    assert above.consequences == ("db2", "dW2", "dW1")
+    assert (own.slip, own.blocks) == ("bias_zero", ("db1",))
+
+
+def test_the_line_is_mended_in_both_notations() -> None:
+    net = planted.NETS[1]
+    result = diagnosed(net, flat(planted.backward(net, {"no penalty": 2})))
+    assert result is not None
+    (finding,) = result.findings
+    assert finding.course == "dW2 = np.dot(dZ2, A1.T) / m + lambd / m * W2"
+    assert finding.rows == "dW2 = dZ2.T @ A1 / m + lambd / m * W2"
+    assert finding.explained > 0.999999
+
+
+def test_a_diagnosis_survives_json() -> None:
+    net = planted.NETS[0]
+    result = diagnosed(net, flat(planted.backward(net, {"slope missing": 1})))
+    assert result is not None
+    assert Diagnosis.from_json(json.loads(json.dumps(result.to_json()))) == result

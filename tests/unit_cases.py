@@ -1,0 +1,76 @@
+"""What the tests and benches of the unit method share: from a drawn problem to its differences."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastcheck.approximation import Approximation
+from fastcheck.methods.unit import UnitMethod, prepare
+from fastcheck.network import Batch, Network
+from fastcheck.parallel import run
+from fastcheck.settings import Settings
+from tests import oracle_mpmath
+from tests.networks import Drawn
+
+Floats = Any
+
+
+def as_network(drawn: Drawn) -> tuple[Network, Batch]:
+    """Return a drawn problem as fastcheck takes it."""
+    network = Network.from_arrays(
+        drawn.weights,
+        drawn.biases,
+        activations=drawn.activations,
+        loss=drawn.loss,
+        l2=drawn.l2,
+        penalty=drawn.penalty,
+        reduction=drawn.reduction,
+        dropout_masks=drawn.masks,
+    )
+    return network, network.batch(drawn.inputs, drawn.targets)
+
+
+def prepared(drawn: Drawn, indices: Sequence[int] | None = None, **options: Any) -> UnitMethod:
+    """Return the unit method made ready."""
+    chosen = None if indices is None else np.asarray(indices, dtype=np.int64)
+    return prepare(*as_network(drawn), chosen, Settings.of(**options))
+
+
+def unit(drawn: Drawn, indices: Sequence[int] | None = None, **options: Any) -> Approximation:
+    """Return what the unit method gives, self-check included."""
+    work = prepared(drawn, indices, **options)
+    return work.assemble(run(work, Settings.of(**options), ""))
+
+
+def exact(drawn: Drawn, epsilon: float, *, digits: int = 100) -> Floats:
+    """Return the central differences at ε, each rounded once."""
+    return np.array(
+        [float(v) for v in oracle_mpmath.central_differences(drawn, epsilon, digits=digits)]
+    )
+
+
+def blocks(drawn: Drawn) -> list[slice]:
+    """Return where W1, b1, …, WL, bL lie in θ."""
+    sizes = [
+        a.size
+        for pair in zip(drawn.weights, drawn.biases, strict=True)
+        for a in pair
+        if a is not None
+    ]
+    return [slice(a, b) for a, b in itertools.pairwise(np.cumsum([0, *sizes]))]
+
+
+def worst_block(drawn: Drawn, found: Floats, true: Floats) -> float:
+    """Return the largest relative difference of a block; what is 1e-40 of the rest counts as 0."""
+    floor = 1e-40 * np.abs(true).max()
+    a, b = (np.where(np.abs(v) < floor, 0.0, v) for v in (found, true))
+    worst = 0.0
+    for part in blocks(drawn):
+        size = np.linalg.norm(a[part]) + np.linalg.norm(b[part])
+        if size > 0.0:
+            worst = max(worst, float(np.linalg.norm(a[part] - b[part]) / size))
+    return worst
