@@ -102,9 +102,11 @@ def _in_a_row(terms: int) -> float:
 
 
 def repetitions(values: Floats, precision: Precision, size: float = 1.0) -> Floats:
-    """Return how many samples of its column share each value, as far as the precision can tell.
+    """Return how many samples share a value, on average, as far as the precision can tell.
 
-    Equal values are rounded equally: over a sum of samples their errors do not average out.
+    Equal values are rounded equally: over a sum of samples their errors do not average out. The
+    estimate counts neighbouring samples that are equal: all of them where all are, about 1/c of
+    them where there are c values in random order. Zeros don't count, they are exact.
 
     Parameters
     ----------
@@ -113,40 +115,16 @@ def repetitions(values: Floats, precision: Precision, size: float = 1.0) -> Floa
 
     Returns
     -------
-    ndarray, shape (m, n), 1 where a value is alone
+    ndarray, shape (1, n)
     """
-    m = values.shape[0]
-    found = np.ones_like(values)
+    m, n = values.shape
     if m == 1:
-        return found
-    keys = _rounded_keys(values.T, precision, size)
-    ordered = np.sort(keys, axis=1)
-    distinct = np.count_nonzero(ordered[:, 1:] != ordered[:, :-1], axis=1) + 1
-    columns = np.flatnonzero(distinct <= 0.75 * m)
-    if columns.size:
-        found[:, columns] = _counts(keys[columns]).T
-    return found
-
-
-def _rounded_keys(values: Floats, precision: Precision, size: float) -> NDArray[np.int64]:
-    """Return whole numbers that are equal where values are equal in a precision."""
+        return np.ones((1, n))
     tiny = 4.0 * precision.underflow * precision.u / max(size, 1e-300)
     if tiny > 1e-6:  # fixed point is all that is left
-        return np.asarray(np.rint(values / tiny), dtype=np.int64)
-    bits = np.ascontiguousarray(values).view(np.int64)
-    drop = 54 - int(round(-np.log2(precision.u)))
-    return np.asarray((bits + (1 << (drop - 1))) >> drop)
-
-
-def _counts(keys: NDArray[np.int64]) -> Floats:
-    """Return how often each key occurs in its row; 1 for zeros, which are exact."""
-    order = np.argsort(keys, axis=1)
-    ordered = np.take_along_axis(keys, order, axis=1)
-    fresh = np.ones(keys.shape, dtype=bool)
-    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    runs = np.cumsum(fresh.ravel()) - 1
-    counts = np.bincount(runs)[runs].reshape(keys.shape).astype(np.float64)
-    counts[ordered == 0] = 1.0
-    found = np.empty_like(counts)
-    np.put_along_axis(found, order, counts, axis=1)
-    return found
+        keys = np.rint(values / tiny)
+    else:
+        keys = np.ascontiguousarray(values).view(np.int64) >> (53 - round(-np.log2(precision.u)))
+    equal = keys[1:] == keys[:-1]
+    equal &= values[1:] != 0.0
+    return np.asarray(1.0 + np.count_nonzero(equal, axis=0, keepdims=True) * (m / (m - 1)))

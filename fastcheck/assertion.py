@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GradientError", "assert_gradient"]
 
-WIDTH = 76  # pytest puts four columns before each line
+WIDTH = 72  # pytest puts eight columns before each line
 FORMS = "(network, inputs, targets, gradients), a Problem or a Report"
 
 
@@ -36,6 +36,9 @@ class GradientError(AssertionError):
 
     def __reduce__(self) -> tuple[type[GradientError], tuple[Report]]:
         return type(self), (self.report,)
+
+
+GradientError.__module__ = "fastcheck"  # where users find it; pytest shows the whole name
 
 
 def assert_gradient(subject: Network | Problem | Report, *arguments: Any, **options: Any) -> Report:

@@ -22,6 +22,7 @@ from fastcheck.methods.table import preparation
 from fastcheck.network import PENALTIES, Batch, Network
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, NetworkFacts, Report, RunFacts
 from fastcheck.report.pictures import Pictures
+from fastcheck.sample_coverage import coverage
 from fastcheck.settings import Settings, SettingsOptions
 from fastcheck.verdict import judge
 from fastcheck.versions import versions
@@ -182,7 +183,7 @@ def numerical_gradient(
     """
     chosen = Settings.of(**settings)
     batch = network.batch(inputs, targets)
-    indices, _ = _sample(network, chosen)
+    indices, _ = sampling.choose(network.order, chosen)
     approximation = _approximate(network, batch, indices, chosen)
     if approximation.indices is None:
         return approximation.values
@@ -198,7 +199,7 @@ def _check(task: _Task) -> Report:
         batch = network.batch(task.inputs, task.targets)
         cost = _cost(task, batch)
         gradient = read_gradient(network, task.gradients, task.inputs, task.targets)
-        indices, notes = _sample(network, settings)
+        indices, notes = sampling.choose(network.order, settings)
     with clock.part("differences"):
         approximation = _approximate(network, batch, indices, settings)
     precision = settings.precision or gradient.precision
@@ -220,6 +221,7 @@ def _check(task: _Task) -> Report:
         run=RunFacts(versions(), settings.workers, clock.seconds, _command(task)),
         name=task.options.get("name", ""),
         notes=(*notes, *gradient.notes, *approximation.notes, *_kink_notes(judgement.whole.kinks)),
+        coverage=coverage(network.order, gradient.vector, approximation, judgement, settings),
         artist=_Artist(network, batch, gradient.vector, approximation, sigma, settings),
     )
 
@@ -240,18 +242,6 @@ def _approximate(
         prepared = preparation(settings.method)(network, batch, indices, settings)
         results = parallel.run(prepared, settings, "differences")
         return prepared.assemble(results)
-
-
-def _sample(network: Network, settings: Settings) -> tuple[Integers | None, tuple[str, ...]]:
-    """Return which components to check, None for all, and what to say about it."""
-    count = settings.sample
-    if count is None:
-        return None, ()
-    if count >= network.size:
-        more = count > network.size
-        note = f"A sample of {count:,} was asked for: all {network.size:,} components are checked."
-        return None, (note,) if more else ()
-    return sampling.sample(network.order, count, settings.seed), ()
 
 
 def _cost(task: _Task, batch: Batch) -> CostFacts:
@@ -293,7 +283,7 @@ def _method_facts(approximation: Approximation, settings: Settings, size: int) -
         seed=settings.seed,
         checked=int(np.isfinite(approximation.values).sum()),
         size=size,
-        sampled=settings.sample is not None,
+        sampled=settings.sampled,
         complete=approximation.complete,
         noise=float(np.max(approximation.noise, initial=0.0)),
         curvature=approximation.curvature,

@@ -53,6 +53,8 @@ explaining = typer.Typer(
 def check(
     target: options.Target = None,
     sample: options.Sample = None,
+    detect: options.Detect = None,
+    sample_units: options.SampleUnits = None,
     seed: options.Seed = 0,
     epsilon: options.Epsilon = None,
     tol: options.Tol = None,
@@ -92,9 +94,9 @@ def check(
     if write_example is not None:
         return _write_example(write_example, {**WRITTEN_EXAMPLE, **example, "seed": seed}, plant)
     settings = _given(
-        sample=sample, epsilon=epsilon, tol=tol, method=method, precision=precision,
-        train_steps=train_steps, learning_rate=learning_rate, jobs=jobs, backend=backend,
-        journal=journal,
+        sample=sample, detect=detect, sample_units=sample_units, epsilon=epsilon, tol=tol,
+        method=method, precision=precision, train_steps=train_steps,
+        learning_rate=learning_rate, jobs=jobs, backend=backend, journal=journal,
     )  # fmt: skip
     problem = _problem(target, {**example, "seed": seed}, plant)
     report = _report(problem, {**settings, "seed": seed, "progress": not quiet})

@@ -103,7 +103,9 @@ class Diagnosis:
     def from_json(cls, data: dict[str, Any]) -> Diagnosis:
         """Make it from what `to_json` gave, tuples having become lists or not."""
         findings = [
-            Finding(**{k: tuple(v) if isinstance(v, list) else v for k, v in finding.items()})
+            Finding(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in finding.items()}  # type: ignore[arg-type]
+            )
             for finding in data["findings"]
         ]
         return cls(tuple(findings), data["explained"], data["unexplained"])
@@ -128,7 +130,7 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def diagnose(  # noqa: PLR0913, PLR0917
+def diagnose(
     network: Network,
     batch: Batch,
     gradient: Floats,
@@ -179,7 +181,10 @@ def _doubts(scene: Scene, approximation: Approximation) -> str:
     size = norm(np.where(finite, right, 0.0))
     if error <= 1e-4 * size + 8.0 * noise:
         return ""
-    return "the reference backward pass does not agree with the central differences here (is ε too large?)"
+    return (
+        "the reference backward pass does not agree with the central differences here "
+        "(is ε too large?)"
+    )
 
 
 def _diagnosis(scene: Scene, gradient: Floats, best: Hypothesis, doubts: str) -> Diagnosis:
@@ -275,9 +280,10 @@ def _finding(
     consequences: tuple[str, ...] = ()
     if any(f.place == "delta" for f in members) and layers:
         consequences = tuple(
-            b.gradient_name for b in wrong
-            if b.layer < max(layers) and b.gradient_name not in own and b.gradient_name not in blocks
-        )  # fmt: skip
+            b.gradient_name
+            for b in wrong
+            if b.layer < max(layers) and b.gradient_name not in {*own, *blocks}
+        )
     course, rows = mended(scene.network, first.layer, slip.line) if first.layer else ("", "")
     explained, remains = _how_sure(scene, gradient, members, [wrong_names[n] for n in blocks])
     return Finding(
@@ -316,15 +322,17 @@ def _sentence(scene: Scene, members: list[Found]) -> str:
     if first.slip in ("rounded", "rounded_float16", "clipped", "low_precision") and layers:
         names = _listed(list(dict.fromkeys(n for f in members for n in _own_blocks(scene, f))))
         value = first.value or "float16"
-        plain = {"clipped": f"clipped by value at {value}",
-                 "low_precision": f"computed in a lower precision (relative errors of about {value})"}  # fmt: skip
-        text = plain.get(first.slip, f"rounded to {value}")
-        return f"{names} {'are' if ' ' in names else 'is'} {text}, and handed over as {scene.precision}"
+        text = {
+            "clipped": f"clipped by value at {value}",
+            "low_precision": f"computed in a lower precision than {scene.precision} "
+            f"(relative errors of about {value})",
+        }.get(first.slip, f"rounded to {value} and handed over as {scene.precision}")
+        return f"{names} {'are' if ' ' in names else 'is'} {text}"
     value = first.value.replace("{", "(").replace("}", ")")
     if len(layers) < 2:
         layer = first.layer
-        plain = text if layer > 1 else text.replace("A{k}", "X")
-        return plain.format(l=layer, k=layer - 1, n=layer + 1, value=value)
+        single = text if layer > 1 else text.replace("A{k}", "X")
+        return single.format(l=layer, k=layer - 1, n=layer + 1, value=value)
     plain = text.format(l="_l", k="_{l-1}", n="_{l+1}", value=value)
     named = "in every layer" if len(layers) == scene.network.depth else (
         "in layers " + _listed([str(layer) for layer in layers])

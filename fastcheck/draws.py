@@ -16,7 +16,7 @@ __all__ = ["Draws", "ScaledWeights"]
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
-DRAWN = 16  # rows of drawn errors, whatever the batch
+DRAWN = 12  # rows of drawn errors, whatever the batch
 POOL = 1 << 16
 HEADROOM = 2.0**40  # products keep the lower end of float32's range free
 
@@ -34,11 +34,24 @@ class Draws:
     ----------
     m : int
         Size of the batch. A batch of fewer than `DRAWN` samples has several draws of each.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (r,), int64
+        The samples.
     """
 
     def __init__(self, m: int) -> None:
         self.rows = np.arange(DRAWN) * m // DRAWN
         self._at = 0
+        self._space = np.empty((2, 0), np.float32)
+
+    def weights(self, W: Floats) -> ScaledWeights:
+        """Return W_l for products in float32; what was returned before is overwritten."""
+        if self._space.shape[1] < W.size:
+            self._space = np.empty((2, W.size), np.float32)
+        values, squares = self._space[:, : W.size]
+        return ScaledWeights(W, values.reshape(W.shape), squares.reshape(W.shape))
 
     def errors(self, variance: Floats) -> Floats:
         """Return errors (DRAWN, n) of a variance (m, n), for the samples that are drawn."""
@@ -63,23 +76,23 @@ class Draws:
 class ScaledWeights:
     """W_l in float32, in units of its root mean square, for products that only size tolerances."""
 
-    def __init__(self, W: Floats) -> None:
-        self.unit = float(np.sqrt(np.vdot(W, W) / W.size)) or 1.0
-        self._W = np.empty(W.shape, np.float32)
-        np.multiply(W, 1.0 / self.unit, out=self._W, casting="same_kind")
-        self._squared = False
+    def __init__(self, W: Floats, values: Singles, squares: Singles) -> None:
+        self._W, self._squares = values, squares
+        size = float(np.sqrt(np.vdot(W, W) / W.size))
+        self.unit = 1.0 if 1e-3 < size < 1e3 or size == 0.0 else size
+        if self.unit == 1.0:
+            np.copyto(values, W, casting="same_kind")
+        else:
+            np.multiply(W, 1.0 / size, out=values, casting="same_kind")
 
     def values(self, rows: Floats, *, back: bool = False) -> Floats:
-        """Return rows Wᵀ (back: rows W); to be called before `variances`."""
-        assert not self._squared
+        """Return rows Wᵀ (back: rows W)."""
         return self._product(rows, self._W if back else self._W.T, self.unit)
 
     def variances(self, rows: Floats, *, back: bool = False) -> Floats:
         """Return rows (W²)ᵀ (back: rows W²)."""
-        if not self._squared:
-            np.multiply(self._W, self._W, out=self._W)
-            self._squared = True
-        return self._product(rows, self._W if back else self._W.T, self.unit**2)
+        squares = np.multiply(self._W, self._W, out=self._squares)
+        return self._product(rows, squares if back else squares.T, self.unit**2)
 
     @staticmethod
     def _product(rows: Floats, W: Singles, unit: float) -> Floats:

@@ -22,6 +22,7 @@ __all__ = [
     "overlay",
     "ratio",
     "sample_weights",
+    "usual_weights",
     "weights_text",
 ]
 
@@ -235,6 +236,21 @@ def sample_weights(
     close = np.abs(weights - near) < 1e-6
     weights[close] = near[close]
     return weights
+
+
+def usual_weights(m: int) -> Iterator[Floats]:
+    """Yield the weights that samples have by mistake: some left out, one counted twice."""
+    if m < 2:
+        return
+    place = np.arange(m)
+    halves = [place != m - 1, place != 0, place >= m // 2, place < m // 2]
+    strides = [place % 2 == 0, place % 2 == 1, place == 0, place == m - 1]
+    for kept in (*halves, *strides):
+        yield kept.astype(np.float64)
+    for sample in range(m if m <= 256 else 0):
+        if 0 < sample < m - 1:
+            yield (place != sample).astype(np.float64)
+        yield 1.0 + (place == sample)
 
 
 def weights_text(weights: Floats) -> tuple[str, bool]:

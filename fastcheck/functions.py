@@ -18,6 +18,7 @@ from fastcheck.door import finite_array, lower_precision, unit_roundoff
 from fastcheck.errors import InputError
 from fastcheck.repeatable import same_twice
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, Report, RunFacts
+from fastcheck.sample_coverage import coverage
 from fastcheck.settings import Settings, SettingsOptions
 from fastcheck.verdict import NOISE_FACTOR, judge
 from fastcheck.versions import versions
@@ -60,8 +61,8 @@ def gradcheck_function(
     theta : float, array_like, mapping or sequence of array_like
         Where to check.
     **options
-        See `Settings`; `epsilon`, `tol`, `sample` and `seed` are of use here. One worker unless
-        `jobs` says otherwise, as f may not bear to be called twice at a time.
+        See `Settings`; `epsilon`, `tol`, `sample`, `detect` and `seed` are of use here. One
+        worker unless `jobs` says otherwise, as f may not bear to be called twice at a time.
 
     Returns
     -------
@@ -88,7 +89,7 @@ def gradcheck_function(
     value, value_precision = black_box.at_theta()
     given, gradient_precision = _gradient(gradient, order, vector)
     precision = settings.precision or lower_precision(precision, gradient_precision)
-    indices = _sample(order, settings)
+    indices, notes = sampling.choose(order, settings)
     noise = black_box.noise(value, value_precision, settings.epsilon)
     approximation = _approximate(black_box, indices, settings, noise)
     approximation = _refined(black_box, given, approximation, settings)
@@ -102,7 +103,8 @@ def gradcheck_function(
         cost=CostFacts(total=value),
         run=RunFacts(versions(), settings.workers, seconds, command),
         name=name,
-        notes=approximation.notes,
+        notes=(*notes, *approximation.notes),
+        coverage=coverage(order, given, approximation, judgement, settings),
     )
 
 
@@ -324,12 +326,6 @@ def _gradient(gradient: Any, order: ArrayOrder, vector: Floats) -> tuple[Floats,
     return same_twice(lambda: order.read(gradient(order.form_of(vector.copy()))), "gradient", same)
 
 
-def _sample(order: ArrayOrder, settings: Settings) -> Integers | None:
-    if settings.sample is None or settings.sample >= order.size:
-        return None
-    return sampling.sample(cast(Any, order), settings.sample, settings.seed)
-
-
 def _rounding(gradient: Floats, precision: str) -> Floats:
     """Return σ: one rounding of each component, and of the largest one (nothing is known of f)."""
     largest = float(np.abs(gradient).max())
@@ -348,7 +344,7 @@ def _facts(approximation: Approximation, settings: Settings, size: int) -> Metho
         seed=settings.seed,
         checked=int(np.isfinite(approximation.values).sum()),
         size=size,
-        sampled=settings.sample is not None,
+        sampled=settings.sampled,
         complete=approximation.complete,
         noise=float(np.max(approximation.noise)),
     )

@@ -20,6 +20,7 @@ from fastcheck.fitting import (
     overlay,
     ratio,
     sample_weights,
+    usual_weights,
     weights_text,
 )
 from fastcheck.reenact import Delta, Found, Scene, Sight
@@ -125,8 +126,18 @@ def weight_explanations(scene: Scene, sight: Sight, layer: int, delta: Delta) ->
     view = BlockView(scene, sight, layer, "W", delta, u, data, penalty)
     if view.matches(view.expected):
         return [()]
-    return _ranked(view, [*_predicted(view), *_sparse(view, view.expected, ()), *_penalised(view),
-                          *_scaled(view), *_weighted(view), *_coarse(view), *_rounded_too(view)])  # fmt: skip
+    return _ranked(
+        view,
+        [
+            *_predicted(view),
+            *_sparse(view, view.expected, ()),
+            *_penalised(view),
+            *_scaled(view),
+            *_weighted(view),
+            *_coarse(view),
+            *_rounded_too(view),
+        ],
+    )
 
 
 def bias_explanations(scene: Scene, sight: Sight, layer: int, delta: Delta) -> list[Explanation]:
@@ -137,14 +148,25 @@ def bias_explanations(scene: Scene, sight: Sight, layer: int, delta: Delta) -> l
     view = BlockView(scene, sight, layer, "b", delta, u, delta.dZ.sum(axis=0), 0.0)
     if view.matches(view.expected):
         return [()]
-    return _ranked(view, [*_predicted(view), *_sparse(view, view.expected, ()), *_factored_biases(view),
-                          *_scaled(view), *_weighted(view), *_coarse(view)])  # fmt: skip
+    return _ranked(
+        view,
+        [
+            *_predicted(view),
+            *_sparse(view, view.expected, ()),
+            *_factored_biases(view),
+            *_scaled(view),
+            *_weighted(view),
+            *_coarse(view),
+        ],
+    )
 
 
 def _ranked(view: BlockView, found: list[Explanation]) -> list[Explanation]:
     """Return the likeliest, the equal ones named in the first."""
-    unique = {tuple((f.slip, f.value) for f in e): e for e in reversed(found)}
-    ordered = sorted(reversed(unique.values()), key=lambda e: sum(f.cost for f in e))
+    unique: dict[Any, Explanation] = {}
+    for explanation in found:
+        unique.setdefault(tuple((f.slip, f.value) for f in explanation), explanation)
+    ordered = sorted(unique.values(), key=lambda e: sum(f.cost for f in e))
     return ordered[:KEPT] or [(view.found("unknown", pattern(view)),)]
 
 
@@ -207,9 +229,9 @@ def _from_other_blocks(view: BlockView) -> Iterator[tuple[Found, Floats]]:
     scene, here = view.scene, view.scene.here(view.layer)
     name = "bias_copied" if view.kind == "b" else "copied"
     for block, values in scene.network.order.views(view.sight.vector):
-        if block.shape == view.u.shape and (block.layer, block.kind) != (view.layer, view.kind):
-            if np.any(values):
-                yield view.found(name, block.gradient_name), values
+        other = (block.layer, block.kind) != (view.layer, view.kind)
+        if other and block.shape == view.u.shape and np.any(values):
+            yield view.found(name, block.gradient_name), values
     own = here.W if view.kind == "W" else scene.network.b(view.layer)
     if own is not None and np.any(own):
         label = f"{view.kind}{view.layer}"
@@ -444,13 +466,27 @@ def _weighted(view: BlockView) -> Iterator[Explanation]:
     here = view.scene.here(view.layer)
     A = here.A_before if view.kind == "W" else None
     weights = sample_weights(view.u - view.penalty, view.delta.dZ, A, view.scene.generator)
-    if weights is None or np.ptp(weights) < 1e-6:
+    if weights is None:
+        yield from _usual_samples(view, A)
+        return
+    if np.ptp(weights) < 1e-6:
         return
     dZ = weights[:, None] * view.delta.dZ
     predicted = (dZ.sum(axis=0) if A is None else dZ.T @ A) + view.penalty
     if view.matches(predicted):
         text, usual = weights_text(weights)
         yield (view.found("sample_left_out", text, 0.0 if usual else 0.6),)
+
+
+def _usual_samples(view: BlockView, A: Floats | None) -> Iterator[Explanation]:
+    """Try the weights that samples usually have by mistake, where a block is too small to solve."""
+    if view.u.size < 3 or view.u.size > ENOUGH:
+        return
+    for weights in usual_weights(view.scene.batch.size):
+        dZ = weights[:, None] * view.delta.dZ
+        predicted = (dZ.sum(axis=0) if A is None else dZ.T @ A) + view.penalty
+        if view.matches(predicted):
+            yield (view.found("sample_left_out", weights_text(weights)[0], 0.05),)
 
 
 def _coarse(view: BlockView) -> Iterator[Explanation]:

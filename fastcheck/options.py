@@ -32,22 +32,33 @@ def _option(
     metavar: str | None = None,
     parser: Callable[[str], Any] | tuple[str, ...] | None = None,
 ) -> Any:
-    """Return an option; its words, where it has some, are offered by completion."""
-    words = parser if isinstance(parser, tuple) else None
+    """Return an option; what reads it may be the words that completion offers."""
+    complete = None
+    if isinstance(parser, tuple):
+        complete, parser = _offering(parser), None
     return typer.Option(
-        name, help=text, rich_help_panel=panel, metavar=metavar, show_default=False,
-        parser=None if words else parser,
-        autocompletion=(lambda incomplete: _beginning(incomplete, words)) if words else None,
-    )  # fmt: skip
+        name,
+        help=text,
+        rich_help_panel=panel,
+        metavar=metavar,
+        show_default=False,
+        parser=parser,
+        autocompletion=complete,
+    )
 
 
-def _beginning(incomplete: str, words: tuple[str, ...]) -> list[str]:
-    return [word for word in words if word.startswith(incomplete)]
+def _offering(words: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Return what completes a word to one of these."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
 
 
 def _target(incomplete: str) -> list[str]:
     """Complete the word `explain`; where nothing is offered, the shells complete files."""
-    return _beginning(incomplete, ("explain",)) if incomplete else []
+    return ["explain"] if incomplete and "explain".startswith(incomplete) else []
 
 
 def _whole(text: str | int) -> int:
@@ -78,6 +89,28 @@ Target = Annotated[
 Sample = Annotated[
     int | None,
     _option("--sample", "Check N components drawn at random (default: all).", CHECK, "N", _whole),
+]
+Detect = Annotated[
+    float | None,
+    _option(
+        "--detect",
+        "Instead of --sample: as many components as it takes to see, at 95 % confidence, where a "
+        "share X of a block is wrong (0.001).",
+        CHECK,
+        "X",
+        _real,
+    ),
+]
+SampleUnits = Annotated[
+    int | None,
+    _option(
+        "--sample-units",
+        "Instead of --sample: check N units drawn at random, with whole rows of W. A row takes as "
+        "long as one component of it.",
+        CHECK,
+        "N",
+        _whole,
+    ),
 ]
 Seed = Annotated[
     int,

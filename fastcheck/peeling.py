@@ -1,7 +1,7 @@
 """Peel slips off a gradient, layer by layer from the output to the input.
 
 At each layer the error dZ_l is carried on as the slips found so far leave it; what the layer's two
-blocks then do not say is another slip. Few hypotheses are kept, the likeliest ones, since the layers
+blocks then do not say is another slip. The few likeliest hypotheses are kept, since the layers
 below tell which slip passed its error on and which stayed in its block.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastcheck.door import UNIT_ROUNDOFF
 from fastcheck.errors import InputError
-from fastcheck.fitting import lower_precision_of, ratio, sample_weights, weights_text
+from fastcheck.fitting import lower_precision_of, ratio, sample_weights, usual_weights, weights_text
 from fastcheck.local_slips import bias_explanations, weight_explanations
 from fastcheck.reenact import Delta, Found, Scene, Sight, Sketch, total_cost
 from fastcheck.slips import SLIPS
@@ -109,10 +109,10 @@ def _marked(scene: Scene, plain: Sight) -> Iterator[Sight]:
     """Yield the gradient as clipped or as rounded, where its values bear the mark of it."""
     gradient, right = plain.vector, scene.right
     limit = float(np.abs(gradient).max(initial=0.0))
-    if limit > 0.0 and np.count_nonzero(np.abs(gradient) == limit) >= 2:
-        if np.any(np.abs(right) > limit * (1.0 + 1e-6)):
-            found = Found("clipped", 0, "whole", f"{limit:.4g}", 0.05)
-            yield replace(plain, clip=limit, found=(found,))
+    at_limit = int(np.count_nonzero(np.abs(gradient) == limit))
+    if at_limit >= 2 and np.any(np.abs(right) > limit * (1.0 + 1e-6)) and limit > 0.0:
+        found = Found("clipped", 0, "whole", f"{limit:.4g}", 0.05)
+        yield replace(plain, clip=limit, found=(found,))
     coarser = lower_precision_of(gradient, scene.precision)
     if coarser is not None and not scene.agrees(plain, gradient, right, 1e-13 * limit):
         name, value = ("rounded_float16", "") if coarser == "float16" else ("rounded", coarser)
@@ -235,8 +235,10 @@ def _promising(
             found = Found(name[0], layer, place, name[1], extra, named.others)
             if delta.found:  # the factor may be that of the block alone
                 scored.append((-0.9 * (weights + biases), total_cost(delta.found), delta))
-            delta = Delta(factor * delta.dA, factor * delta.dZ, (*delta.found, found))
-        scored.append((-(weights + biases), total_cost(delta.found), delta))
+            scaled = Delta(factor * delta.dA, factor * delta.dZ, (*delta.found, found))
+        else:
+            scaled = delta
+        scored.append((-(weights + biases), total_cost(scaled.found), scaled))
     # Rounded, so that among equally good ones the likeliest comes first.
     scored.sort(key=lambda s: (round(s[0], 2), s[1]))
     return [delta for _, _, delta in scored[:TRIED]]
@@ -311,7 +313,7 @@ def _masked(scene: Scene, layer: int, right: Delta, name: str) -> Iterator[Delta
     right_mask = scene.steps.mask(here)
     for value, mask in masks:
         if (mask is None) == (right_mask is None) and (
-            mask is None or np.array_equal(mask, right_mask)
+            mask is None or (right_mask is not None and np.array_equal(mask, right_mask))
         ):
             continue
         yield Delta(
@@ -338,7 +340,7 @@ def _passed_back(scene: Scene, layer: int, above: Delta, name: str) -> Iterator[
 def _fitted_deltas(
     scene: Scene, sight: Sight, layer: int, above: Delta | None, right: Delta, sketch: Sketch
 ) -> Iterator[Delta]:
-    """Yield errors with something fitted: the learning rate of updated weights, samples' weights."""
+    """Yield errors with something fitted: a learning rate, or the samples' weights."""
     yield from _weighted(scene, sight, layer, right)
     if above is None:
         return
@@ -354,8 +356,8 @@ def _updated(
 ) -> Iterator[Delta]:
     moved = scene.delta(layer, change)
     decay = scene.here(layer).decay
-    residual = right.dZ[:, sketch.rows].T @ sketch.A + decay * sketch.W - sketch.u_W
-    lr = ratio(residual, moved.dZ[:, sketch.rows].T @ sketch.A, sketch.floor_W)
+    residual = right.dZ[:, sketch.rows].T @ sketch.A + decay * sketch.W - sketch.W_given
+    lr = ratio(residual, moved.dZ[:, sketch.rows].T @ sketch.A, sketch.W_floor)
     if not np.isfinite(lr) or lr == 0.0:
         return
     found = Found("weights_updated", layer, "delta", f"{lr:.4g}")
@@ -380,15 +382,7 @@ def _weighted(scene: Scene, sight: Sight, layer: int, right: Delta) -> Iterator[
 
 def _patterned_samples(scene: Scene, layer: int, right: Delta) -> Iterator[Delta]:
     """Yield the errors with the usual ones of the samples left out."""
-    m = scene.batch.size
-    if m < 2:
-        return
-    patterns = [np.arange(m) != m - 1, np.arange(m) != 0, np.arange(m) >= m // 2]
-    patterns += [np.arange(m) < m // 2, np.arange(m) % 2 == 0, np.arange(m) % 2 == 1]
-    patterns += [np.arange(m) == 0, np.arange(m) == m - 1]
-    patterns += [np.arange(m) != s for s in range(1, m - 1)] if m <= 256 else []
-    for kept in patterns:
-        weights = kept.astype(np.float64)
+    for weights in usual_weights(scene.batch.size):
         text, _ = weights_text(weights)
         found = Found("sample_left_out", layer, "delta", text, 0.05)
         yield Delta(weights[:, None] * right.dA, weights[:, None] * right.dZ, (found,))
@@ -421,17 +415,18 @@ def _pairs(
 
 
 def _recovered(scene: Scene, sight: Sight, layer: int, right: Delta) -> list[Option]:
-    """Solve dW_l and db_l for dZ_l where the inputs allow it, so that the layers below can be judged."""
+    """Solve dW_l and db_l for dZ_l where that is possible, to judge the layers below."""
     here = scene.here(layer)
     m, inputs = here.A_before.shape
-    u_W, u_b = scene.block(sight, layer, "W"), scene.block(sight, layer, "b")
-    assert u_W is not None
+    W_given, u_b = scene.block(sight, layer, "W"), scene.block(sight, layer, "b")
+    assert W_given is not None
     if m > inputs + (u_b is not None) or m > 1024:
         return []
-    A, u = here.A_before, u_W - here.decay * here.W
+    A, u = here.A_before, W_given - here.decay * here.W
     if u_b is not None:
         A, u = np.hstack([A, np.ones((m, 1))]), np.hstack([u, u_b[:, None]])
-    solved, _, rank, spectrum = np.linalg.lstsq(A.T, u.T, rcond=None)
+    solution, _, rank, spectrum = np.linalg.lstsq(A.T, u.T, rcond=None)
+    solved = np.asarray(solution, dtype=np.float64)
     if rank < m or spectrum[-1] < 1e-9 * spectrum[0]:
         return []
     misfit = np.linalg.norm(solved.T @ A - u)

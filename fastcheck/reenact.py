@@ -117,13 +117,13 @@ class Sketch:
 
     rows: Integers
     columns: Integers
-    u_W: Floats
+    W_given: Floats
     u_b: Floats | None
     W: Floats
     A: Floats
-    floor_W: Floats
+    W_floor: Floats
     floor_b: Floats | float
-    size_W: float
+    W_size: float
     size_b: float
 
 
@@ -146,7 +146,7 @@ class Scene:
     @cached_property
     def custom(self) -> bool:
         """Whether derivatives are made of differences, as the functions are the user's own."""
-        own = [a.entry for a in self.network.activations] + [self.network.loss.entry]  # type: ignore[list-item]
+        own = [a.entry for a in self.network.activations] + [self.network.loss.entry]
         return any(entry is None for entry in own)
 
     @cached_property
@@ -253,16 +253,16 @@ class Scene:
     def sketch(self, sight: Sight, layer: int) -> Sketch:
         """Take a few rows and columns that have something to say."""
         here = self.here(layer)
-        u_W, u_b = self.block(sight, layer, "W"), self.block(sight, layer, "b")
-        assert u_W is not None
-        weight = np.abs(u_W).sum(axis=1)
+        W_given, u_b = self.block(sight, layer, "W"), self.block(sight, layer, "b")
+        assert W_given is not None
+        weight = np.abs(W_given).sum(axis=1)
         rows = self._some(weight + 1e-3 * weight.max(initial=0.0) + 1e-300)
         columns = self._some(np.abs(here.A_before).sum(axis=0) + 1e-300)
-        floor_W, floor_b = self.floor(layer, "W"), self.floor(layer, "b")
+        W_floor, floor_b = self.floor(layer, "W"), self.floor(layer, "b")
         grid = np.ix_(rows, columns)
         return Sketch(
-            rows, columns, u_W[grid], u_b, here.W[grid], here.A_before[:, columns],
-            np.asarray(floor_W)[grid], floor_b,
+            rows, columns, W_given[grid], u_b, here.W[grid], here.A_before[:, columns],
+            np.asarray(W_floor)[grid], floor_b,
             _size(self.right_block(layer, "W")[grid]),
             0.0 if u_b is None else _size(self.right_block(layer, "b")),
         )  # fmt: skip
@@ -297,18 +297,18 @@ class Scene:
     ) -> tuple[float, float, float]:
         """Try a dZ_l on a sketch; return (share of dW that agrees, of db, common factor)."""
         data = dZ[:, sketch.rows].T @ sketch.A
-        growth = max(1.0, _size(data) / sketch.size_W) if sketch.size_W else 1.0
-        floor = growth * sketch.floor_W
+        growth = max(1.0, _size(data) / sketch.W_size) if sketch.W_size else 1.0
+        floor = growth * sketch.W_floor
         best, factor = -1.0, 1.0
         for beta in self.penalty_factors():
             penalty = beta * decay * sketch.W
-            direct = fraction(sketch.u_W, sight.clipped(data + penalty), floor, sight.rtol)
+            direct = fraction(sketch.W_given, sight.clipped(data + penalty), floor, sight.rtol)
             if direct > best + 0.01:
                 best, factor = direct, 1.0
             if direct < 0.9 and sight.clip == np.inf:
-                alpha = ratio(sketch.u_W - penalty, data, floor)
+                alpha = ratio(sketch.W_given - penalty, data, floor)
                 if np.isfinite(alpha) and alpha != 0.0:
-                    scaled = fraction(sketch.u_W, alpha * data + penalty, floor, sight.rtol)
+                    scaled = fraction(sketch.W_given, alpha * data + penalty, floor, sight.rtol)
                     if scaled > best + 0.05:
                         best, factor = scaled, alpha
             if best > 0.99 or not decay:

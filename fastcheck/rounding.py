@@ -19,6 +19,7 @@ from fastcheck.variances import LayerFactors, backward, factor_variance, forward
 __all__ = ["BLOCK_FACTOR", "COMPONENT_FACTOR", "Rounding", "gradient_rounding", "rounding"]
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 # How many σ a correct component, and how many ‖σ‖ a correct block, may be off; see
 # bench/calibrate_rounding.py.
@@ -26,6 +27,8 @@ COMPONENT_FACTOR = 30.0
 BLOCK_FACTOR = 5.0
 # Numbers gathered at a time where σ is asked for at some places only.
 CHUNK = 4_000_000
+# Numbers of one block that are worked on at a time.
+CACHED = 60_000
 
 
 @dataclass(frozen=True)
@@ -51,34 +54,46 @@ class Rounding:
 
     def block(self, block: Block) -> Floats:
         """Return σ of one block, in its shape (row convention), float64."""
+        sigma = np.empty(block.shape)
+        self._fill(block, sigma)
+        return sigma
+
+    def _fill(self, block: Block, sigma: Floats) -> None:
+        """Write σ of one block, some rows at a time, so that they stay in the cache."""
         factors = self.layers[block.layer - 1]
+        unit = np.float64(factors.size * self.precision.u)
         if block.kind == "b":
-            return np.asarray(np.sqrt(factors.bias) * (factors.size * self.precision.u))
-        product = factors.delta.T @ factors.A
-        return self._deviation(
-            factors, factors.P.T @ factors.Q, product, self.network.W(block.layer)
-        )
+            np.multiply(np.sqrt(factors.bias), unit, out=sigma)
+            return
+        W = self.network.W(block.layer)
+        step = max(1, CACHED // block.shape[1])
+        work = np.empty((2, min(step, block.shape[0]), block.shape[1]), np.float32)
+        for start in range(0, block.shape[0], step):
+            some = slice(start, min(start + step, block.shape[0]))
+            variance, product = work[:, : some.stop - start]
+            np.matmul(factors.P[:, some].T, factors.Q, out=variance)
+            np.matmul(factors.delta[:, some].T, factors.A, out=product)
+            self._deviation(factors, variance, product, W[some])
+            np.multiply(variance, unit, out=sigma[some])
 
     def _deviation(
-        self, factors: LayerFactors, variance: Floats, product: Floats, W: Floats
-    ) -> Floats:
-        """Add what rounding g = product + penalty does to a variance, in place; return σ."""
+        self, factors: LayerFactors, variance: Singles, product: Singles, W: Floats
+    ) -> None:
+        """Turn a variance into σ, with what rounding g = product + penalty adds, in place."""
         stored = MEAN_SQUARE + self.precision.partial_sums(self.samples)
         stored += factor_variance(self.network, self.samples, self.precision)
         decay = 2.0 * self.network.penalty_scale(self.samples)
         if decay:
-            penalty = W * (decay / factors.size)
+            penalty = (W * (decay / factors.size)).astype(np.float32)
             product += penalty
             penalty *= penalty
-            penalty *= 3.0 * MEAN_SQUARE
+            penalty *= np.float32(3.0 * MEAN_SQUARE)
             variance += penalty
+        product *= np.float32(np.sqrt(stored))
         product *= product
-        product *= stored
         variance += product
-        variance += self.precision.underflows(factors.size)
-        sigma = np.sqrt(variance, out=variance)
-        sigma *= factors.size * self.precision.u
-        return sigma
+        variance += np.float32(np.clip(self.precision.underflows(factors.size), 1e-36, 1e30))
+        np.sqrt(variance, out=variance)
 
     def at(self, indices: NDArray[np.int64]) -> Floats:
         """Return σ of some components.
@@ -107,13 +122,14 @@ class Rounding:
         i, j = np.divmod(inside, block.shape[1])
         variance = np.einsum("rn,rn->n", factors.P[:, i], factors.Q[:, j])
         product = np.einsum("rn,rn->n", factors.delta[:, i], factors.A[:, j])
-        return self._deviation(factors, variance, product, self.network.W(block.layer)[i, j])
+        self._deviation(factors, variance, product, self.network.W(block.layer)[i, j])
+        return np.asarray(variance * np.float64(factors.size * self.precision.u))
 
     def vector(self) -> Floats:
         """Return σ of all components, shape (N,), float64."""
         sigma = np.empty(self.network.size)
         for block, view in self.network.order.views(sigma):
-            view[...] = self.block(block)
+            self._fill(block, view)
         return sigma
 
 

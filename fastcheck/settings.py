@@ -14,6 +14,7 @@ from fastcheck.errors import InputError, near_names
 __all__ = ["METHODS", "Settings", "SettingsOptions"]
 
 METHODS = ("auto", "unit", "textbook")
+SAMPLES = ("sample", "detect", "sample_units")  # ways to say how large a sample is
 BACKENDS = ("threads", "loky", "context")
 
 
@@ -24,6 +25,8 @@ class SettingsOptions(TypedDict, total=False):
     epsilon: float
     tol: float
     sample: int | None
+    detect: float | None
+    sample_units: int | None
     seed: int
     jobs: int | None
     backend: str
@@ -48,6 +51,12 @@ class Settings:
         The relative difference up to which a gradient is right.
     sample : int or None
         How many components, drawn at random; None for all.
+    detect : float or None
+        Instead of `sample`: as many as see it with 95 % probability where so large a share of a
+        block is wrong.
+    sample_units : int or None
+        Instead of `sample`: how many units, each a whole row of W_l and its component of b_l. The
+        unit method takes as long for a row as for one component of it.
     seed : int
         Of the sample.
     jobs : int or None
@@ -70,6 +79,8 @@ class Settings:
     epsilon: float = 1e-7
     tol: float = 1e-7
     sample: int | None = None
+    detect: float | None = None
+    sample_units: int | None = None
     seed: int = 0
     jobs: int | None = None
     backend: str = "threads"
@@ -114,10 +125,30 @@ class Settings:
             )
         for name in ("epsilon", "tol", "memory"):
             positive_number(getattr(self, name), name)
-        for name in ("sample", "jobs", "chunk_size"):
+        for name in ("sample", "sample_units", "jobs", "chunk_size"):
             _whole_number(getattr(self, name), name, least=1)
         _whole_number(self.seed, "seed", least=0)
+        self._check_sample()
         return self
+
+    def _check_sample(self) -> None:
+        if self.detect is not None and positive_number(self.detect, "detect") >= 1.0:
+            raise InputError(
+                f"detect={self.detect!r}", "0 < detect < 1: a share", "Write 0.001 for 0.1 %."
+            )
+        given = [name for name in SAMPLES if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InputError(
+                f"both {given[0]}={getattr(self, given[0])!r} and "
+                f"{given[1]}={getattr(self, given[1])!r}",
+                "one of them: each says how large the sample is",
+                "Leave the other out.",
+            )
+
+    @property
+    def sampled(self) -> bool:
+        """Whether a sample was asked for."""
+        return any(getattr(self, name) is not None for name in SAMPLES)
 
     @property
     def workers(self) -> int:

@@ -21,13 +21,14 @@ from fastcheck.conditioning import (
     undecided,
 )
 from fastcheck.door import lower_precision
-from fastcheck.draws import Draws, ScaledWeights
+from fastcheck.draws import Draws
 from fastcheck.kernels.forward import forward_trace
 from fastcheck.network import Batch, Network
 
 __all__ = ["LayerFactors", "LayerTrace", "backward", "factor_variance", "forward"]
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,20 @@ class LayerFactors:
     Attributes
     ----------
     size : float
-        What everything here is to be multiplied by (variances: by its square).
-    P, Q : ndarray, shape (r, n_l) and (r, n_{l-1})
-        The variance of W_l[i, j] is Σ_r P[r, i]·Q[r, j], before g itself is rounded.
-    delta, A : ndarray, shape (m, n_l) and (m, n_{l-1})
+        σ is in units of this (and of u).
+    P, Q : ndarray, shape (r, n_l) and (r, n_{l-1}), float32
+        σ² of W_l[i, j] is Σ_r P[r, i]·Q[r, j], before g itself is rounded.
+    delta, A : ndarray, shape (m, n_l) and (m, n_{l-1}), float32
         g is deltaᵀ A, and the penalty.
     bias : ndarray, shape (n_l,)
-        The variance of b_l.
+        σ² of b_l.
     """
 
     size: float
-    P: Floats
-    Q: Floats
-    delta: Floats
-    A: Floats
+    P: Singles
+    Q: Singles
+    delta: Singles
+    A: Singles
     bias: Floats
 
 
@@ -230,25 +231,24 @@ class _Linear:
         if b is not None:
             own += MEAN_SQUARE * Z * Z + cast * b * b
         own *= repetitions(Z, precision)
-        scaled = ScaledWeights(W)
+        scaled = self.draws.weights(self.network.W(self.layer))
         errors = scaled.values(errors + draws.errors(inside)) + draws.errors(own)
         if variance is not None:
             inside += variance
         own += scaled.variances(inside)
-        own += precision.underflows(1.0)
+        own += precision.underflows(1.0) * (own > 0.0)  # a sum of zeros is exact: z stays at 0
         own *= draws.shortfall(errors, own)
         return own, errors
 
     def backward(self, state: Backward) -> Backward:
         """Go from delta to delta W_l = ∂J/∂A_{l-1}."""
         precision, draws = self.precision, self.draws
-        W = self.network.W(self.layer)
         m, n = state.gradient.shape
         state = state.split(precision.u)
         own = precision.products(n) + parameters_cast(self.network, precision)
         inside = own * state.gradient**2
         errors = state.errors + draws.errors(inside)
-        scaled = ScaledWeights(W)
+        scaled = self.draws.weights(self.network.W(self.layer))
         both = scaled.values(np.concatenate([state.gradient, errors]), back=True)
         variance = scaled.variances(state.variance + inside, back=True)
         variance += precision.underflows(state.size)
@@ -363,20 +363,37 @@ def _factors(
 ) -> LayerFactors:
     """Return σ² of a layer's blocks as factors, in a unit that its penalty fits into."""
     m = state.gradient.shape[0]
-    decay = 2.0 * network.penalty_scale(m)
-    size = state.size
-    if decay:
-        size = max(size, decay * float(np.max(np.abs(network.W(layer)), initial=0.0)))
-    ratio = state.size / size
-    delta, variance = state.gradient * ratio, state.total * ratio**2
+    delta, variance = state.gradient, state.total
     square = delta * delta
-    P = variance + precision.products(m) * square
-    Q = trace.A * trace.A
+    P = [variance + precision.products(m) * square]
+    Q = [trace.A * trace.A]
     if trace.A_variance is not None:
-        P = np.concatenate([P, square])
-        Q = np.concatenate([Q + trace.A_variance * precision.u**2, trace.A_variance])
+        P.append(square)
+        Q[0] = Q[0] + trace.A_variance * precision.u**2
+        Q.append(trace.A_variance)
     # A sum over rows is made one row after the other, in the precision itself.
     bias = variance.sum(axis=0) + MEAN_SQUARE * m / 6.0 * square.sum(axis=0)
     relative = MEAN_SQUARE * (m / 3.0 + 1.0) + factor_variance(network, m, precision)
-    bias += relative * delta.sum(axis=0) ** 2 + precision.underflows(size)
-    return LayerFactors(size, P, Q, delta, trace.A, bias)
+    bias += relative * delta.sum(axis=0) ** 2 + precision.underflows(state.size)
+    largest = max(float(np.max(p) * np.max(q)) for p, q in zip(P, Q, strict=True))
+    unit = float(np.sqrt(largest)) if 0.0 < largest < np.inf else 1.0
+    decay = 2.0 * network.penalty_scale(m)
+    if decay:
+        unit = max(unit, decay * float(np.max(np.abs(network.W(layer)))) / state.size)
+    halves = [balanced(p / unit, q / unit) for p, q in zip(P, Q, strict=True)]
+    first, second = (np.concatenate(parts) for parts in zip(*halves, strict=True))
+    return LayerFactors(
+        state.size * unit, first, second, *balanced(delta / unit, trace.A), bias / unit / unit
+    )
+
+
+def balanced(first: Floats, second: Floats) -> tuple[Singles, Singles]:
+    """Return two arrays in float32, what is large in a row of one moved to the other.
+
+    Their product, summed over rows, stays the same, and float32's range is not left.
+    """
+    sizes = [np.max(np.abs(part), axis=1, keepdims=True) for part in (first, second)]
+    whole = (sizes[0] > 1e-140) & (sizes[1] > 1e-140)
+    there = np.sqrt(np.divide(sizes[1], sizes[0], out=np.zeros_like(sizes[0]), where=whole))
+    back = np.divide(1.0, there, out=np.zeros_like(there), where=whole)
+    return (first * there).astype(np.float32), (second * back).astype(np.float32)

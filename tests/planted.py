@@ -6,6 +6,7 @@ where a person would make it.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class Net:
 def make(name: str, sizes: list[int], hidden: str, loss: str, m: int, **more: Any) -> Net:
     """Draw a network; the seed is its name."""
     rng = np.random.default_rng(sum(map(ord, name)))
-    W = [rng.normal(size=(k, n)) * np.sqrt(1.6 / n) for n, k in zip(sizes, sizes[1:], strict=False)]
+    W = [rng.normal(size=(k, n)) * np.sqrt(1.6 / n) for n, k in itertools.pairwise(sizes)]
     b = [0.3 * rng.normal(size=k) for k in sizes[1:]]
     X = rng.normal(size=(m, sizes[0])) + 0.2
     if loss == "softmax":
@@ -76,7 +77,7 @@ def softmax(z: Array) -> Array:
     return e / e.sum(axis=1, keepdims=True)
 
 
-def output_error(net: Net, out: Array, bug: str) -> Array:
+def output_error(net: Net, out: Array, bug: str) -> Array:  # noqa: PLR0911
     """dZ_L, not yet divided by m."""
     Y = net.Y
     if net.loss == "squared":
@@ -108,7 +109,7 @@ def output_error(net: Net, out: Array, bug: str) -> Array:
     return p - Y
 
 
-def backward(net: Net, bugs: dict[str, int]) -> list[Array]:
+def backward(net: Net, bugs: dict[str, int]) -> list[Array]:  # noqa: PLR0912
     """Return [dW1, db1, …] with the bugs (name -> layer, 0 for all layers) typed in."""
 
     def has(name: str, layer: int) -> bool:
@@ -380,12 +381,12 @@ BUGS: dict[str, tuple[str, set[str]]] = {
 }  # fmt: skip
 
 
-def fits(net: Net, bug: str, layer: int) -> bool:
+def fits(net: Net, bug: str, layer: int) -> bool:  # noqa: PLR0911
     """Whether a bug can be typed in at a layer without an error from NumPy."""
     where = BUGS[bug][0]
     square = net.W[layer - 1].shape[0] == net.W[layer - 1].shape[1] if layer else False
     if bug in ("dW transposed", "W not transposed", "own A"):
-        return square and not (bug == "own A" and net.masks is not None and False)
+        return square
     if bug in ("logits minus y", "p(1-p) again", "no y", "-y/p"):
         return net.loss != "squared"
     if bug in ("sigmoid for softmax", "labels not one-hot", "labels off by one"):

@@ -39,7 +39,9 @@ MINIMA = {"silu": -1.28, "gelu": -0.75, "gelu_tanh": -0.75, "mish": -1.19}
 
 def conditioning(name: str, z: float) -> float:
     """How many roundings a difference is off by: exp(−z) alone is conditioned by |z|."""
-    tail = {"gelu": 4 * z * z, "gelu_tanh": abs(z) ** 3}.get(name, abs(z) if name != "softsign" else 0)
+    tail = {"gelu": 4 * z * z, "gelu_tanh": abs(z) ** 3}.get(
+        name, abs(z) if name != "softsign" else 0
+    )
     return 8.0 + (2.0 * tail if z < 0 or name in ("sigmoid", "tanh") else 0.0)
 
 

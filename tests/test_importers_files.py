@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def problem(activation: str = "tanh", **options: Any) -> Problem:
     random = np.random.default_rng(0)
     dtype = options.pop("dtype", "float64")
     sizes = (5, 4, 4, 3)
-    weights = [random.standard_normal((b, a)) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    weights = [random.standard_normal((b, a)) for a, b in itertools.pairwise(sizes)]
     biases: list[Any] = [random.standard_normal(4).astype(dtype) for _ in range(2)]
     if options.get("layout") == "keras":
         weights = [W.T for W in weights]
@@ -242,7 +243,7 @@ def test_what_torch_exports_is_read(tmp_path: Path) -> None:
     ).double()  # fmt: skip
     x, y = torch.randn(7, 6, dtype=torch.float64), torch.arange(7) % 2
     assert onnx
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TorchScript"):
         torch.onnx.export(module, x, tmp_path / "m.onnx", dynamo=False, opset_version=20)
     torch.nn.functional.cross_entropy(module(x), y).backward()
     gradients = {name: p.grad.numpy() for name, p in module.named_parameters()}

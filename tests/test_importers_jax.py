@@ -14,8 +14,8 @@ from fastcheck.errors import InputError
 from fastcheck.frameworks import check_jax
 from fastcheck.importers.from_jax import problem_from_jax
 
-jax = pytest.importorskip("jax")
-jnp = jax.numpy
+jax: Any = pytest.importorskip("jax")
+jnp: Any = jax.numpy
 
 KEY = jax.random.PRNGKey(0)
 X = jax.random.normal(KEY, (7, 6))
@@ -135,7 +135,7 @@ def test_layers_without_biases_and_bfloat16() -> None:
 
 
 def test_flax_linen() -> None:
-    linen = pytest.importorskip("flax.linen")
+    linen: Any = pytest.importorskip("flax.linen")
 
     class Dense(linen.Module):
         @linen.compact
@@ -156,7 +156,7 @@ def test_flax_linen() -> None:
 
 
 def test_flax_nnx_in_the_order_of_its_shapes() -> None:
-    nnx = pytest.importorskip("flax.nnx")
+    nnx: Any = pytest.importorskip("flax.nnx")
 
     class Dense(nnx.Module):
         def __init__(self, rngs: Any) -> None:

@@ -35,7 +35,7 @@ def made(kind: Any, **options: Any) -> Any:
     return kind(hidden_layer_sizes=(8, 5), max_iter=3, random_state=0, **{"alpha": 0.3, **options})
 
 
-CASES = {
+CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "classes": (MLPClassifier, {}, LABELS),
     "two classes": (MLPClassifier, {"activation": "tanh"}, LABELS > 0),
     "names of classes": (MLPClassifier, {"activation": "logistic"}, np.array(list("abc"))[LABELS]),

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import fastcheck
 from fastcheck import GradientError, InputError, Network, Problem, assert_gradient, pytest_plugin
+from fastcheck.kernels.compiling import CACHE_FOLDER
 from fastcheck.settings import METHODS
 
 SUITE = """
@@ -112,15 +114,15 @@ def test_a_wrong_gradient_fails_and_shows_blocks_components_and_no_matrices(
     result.stdout.fnmatch_lines(
         [
             "E * WRONG: dθ is not the gradient of J*",
-            "E   ✓  dW1 *4×3 *",
-            "E   ✗  dW2 *2×4 *████*",
-            "E   ✗  W2[[]*  2  wrong",
+            "E       ✓  dW1 *4×3 *",
+            "E       ✗  dW2 *2×4 *████*",
+            "E       ✗  W2[[]*  2  wrong",
         ]
     )
     assert "array(" not in text
     assert "fastcheck/check.py" not in text  # the traceback ends at the test's own line
-    assert "FAILED test_it.py::test_wrong - fastcheck.assertion.GradientError: ✗ WRONG" in text
-    assert max(len(line) for line in text.splitlines() if line.startswith("E   ✗  ")) <= 80
+    assert "FAILED test_it.py::test_wrong - fastcheck.GradientError: ✗ WRONG" in text
+    assert max(len(line) for line in text.splitlines() if "  ✗  " in line) <= 80
 
 
 def test_a_failure_that_is_not_the_gradients_says_how_to_replay_it(
@@ -245,9 +247,6 @@ def test_the_printed_command_replays_the_failure(pytester: pytest.Pytester) -> N
     first.assert_outcomes(failed=2)
     seed, command = re.findall(r"^seed: (\d+)\nreplay: (.*)$", first.stdout.str(), re.MULTILINE)[0]
     assert command.endswith("--gradcheck-sample 7")
-    assert f"again {command[:20]}" in re.sub("[ ]+", " ", first.stdout.str())
-    import shlex
-
     again = pytester.runpytest_inprocess(*shlex.split(command)[1:], "-p", "no:cacheprovider")
     again.assert_outcomes(failed=1)
     assert f"seed: {seed}\nreplay: {command}\n" in again.stdout.str()
@@ -260,10 +259,13 @@ def shown(result: pytest.RunResult) -> list[list[str]]:
     return [re.findall(r"^E +✗ +([Wb]\d\[.*\d)", part, re.MULTILINE) for part in parts]
 
 
+@pytest.mark.slow
 def test_workers_of_xdist_have_the_same_seeds_and_write_their_pages(
-    pytester: pytest.Pytester,
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Groups are appended to the node ids there, and must not change the seeds."""
+    # Pytester gives processes another home, where they would compile all kernels.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE_FOLDER.parent.parent))
     tests = (
         "import pytest\n"
         "@pytest.mark.xdist_group('g')\n"

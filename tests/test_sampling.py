@@ -1,14 +1,18 @@
 """Samples see every block, are drawn fairly, and are the same everywhere for the same seed."""
 
 import hashlib
-import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from fastcheck.sampling import allocate, sample
+from fastcheck.arrays import ArrayOrder
+from fastcheck.errors import InputError
+from fastcheck.sampling import allocate, choose, enough, sample, sample_units
+from fastcheck.settings import Settings
 from fastcheck.theta import ThetaLayout
 
 
@@ -17,8 +21,8 @@ def layout(*sizes: int, biases: bool = True) -> ThetaLayout:
 
 
 # What PCG64 gives; a change here means that no old sample can be drawn again.
-SMALL = [0, 1, 3, 5, 8, 11, 13, 14, 16, 17, 19, 22]
-LARGE = "10517fa8449b70a7"
+SMALL = [0, 1, 8, 11, 13, 14, 15, 16, 18, 20, 21, 22]
+LARGE = "c61e03ab81fa4c23"
 
 LAYOUTS = st.builds(
     lambda sizes, biases: layout(*sizes, biases=biases),
@@ -54,14 +58,101 @@ def test_shares_fit_the_blocks(sizes: list[int], data: st.DataObject) -> None:
     shares = allocate(sizes, count)
     assert sum(shares) == count
     assert all(1 <= share <= size for share, size in zip(shares, sizes, strict=True))
-    by_size = sorted(zip(sizes, shares, strict=True))
-    assert all(small[1] <= large[1] + 1 for small, large in itertools.pairwise(by_size))
 
 
-def test_half_is_even_and_half_in_proportion() -> None:
-    # 600 evenly over three blocks: 200 each, but one block has only 10, so 10, 295, 295.
-    # 600 in proportion to what is left of them, 0, 705 and 9705: 0, 41 and 559.
-    assert allocate([1000, 10, 10000], 1200) == [295 + 41, 10, 295 + 559]
+def may_miss(size: int, checked: int) -> float:
+    """The largest share that a sample misses with more than 5 % probability, by SciPy."""
+    wrong = np.arange(min(size, 20 * (size // checked)) + 1)
+    chances = stats.hypergeom.pmf(0, size, wrong, checked)
+    return float(wrong[chances > 0.05 + 1e-12].max() / size)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [
+        ([65536, 1024, 1048576, 1024, 10240, 10], 5000),
+        ([401408, 512, 262144, 512, 5120, 10], 5000),
+        ([400, 20, 400, 20, 40, 2], 200),
+    ],
+)
+def test_what_may_be_missed_is_as_even_over_blocks_as_it_can_be(
+    sizes: list[int], count: int
+) -> None:
+    shares = allocate(sizes, count)
+    worst = max(map(may_miss, sizes, shares))
+    even = [min(size, count // len(sizes)) for size in sizes]
+    assert worst < max(map(may_miss, sizes, even))
+    # A block that misses clearly less than the worst one could not do with fewer: its own next
+    # step, one more wrong component, would be worse than the worst.
+    for size, share in zip(sizes, shares, strict=True):
+        if share > 1:
+            assert may_miss(size, max(1, int(0.9 * share))) > 0.9 * worst
+
+
+@given(
+    st.lists(st.integers(1, 3000), min_size=1, max_size=5),
+    st.sampled_from([0.5, 0.1, 0.01, 0.001, 0.0001]),
+)
+def test_enough_is_the_fewest_that_see_a_share(sizes: list[int], share: float) -> None:
+    for size, count in zip(sizes, enough(sizes, share), strict=True):
+        wrong = max(1, int(np.ceil(round(share * size, 9))))
+        assert stats.hypergeom.pmf(0, size, wrong, count) <= 0.05 + 1e-9
+        if count > 1:
+            assert stats.hypergeom.pmf(0, size, wrong, count - 1) > 0.05 - 1e-9
+
+
+def test_a_share_to_see_decides_on_the_size() -> None:
+    order = layout(784, 512, 512, 10)
+    indices, notes = choose(order, Settings.of(detect=0.01))
+    assert indices is not None
+    assert notes == ()
+    counts = [int(((indices >= b.offset) & (indices < b.stop)).sum()) for b in order.blocks]
+    assert counts == enough([b.size for b in order.blocks], 0.01)
+    indices, notes = choose(layout(4, 3), Settings.of(detect=0.01))
+    assert indices is None
+    assert notes == ("To see a share of 0.01 all components are needed.",)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sample": 5, "detect": 0.1},
+        {"sample": 5, "sample_units": 3},
+        {"detect": 0.1, "sample_units": 3},
+        {"detect": 1.0},
+        {"detect": 0.0},
+        {"sample_units": 0},
+    ],
+)
+def test_one_way_to_say_how_large_and_no_nonsense(options: Any) -> None:
+    with pytest.raises(InputError):
+        Settings.of(**options)
+
+
+@given(LAYOUTS, st.data())
+def test_units_are_whole_rows_with_their_bias(order: ThetaLayout, data: st.DataObject) -> None:
+    rows = {b.layer: b.shape[0] for b in order.blocks if b.kind == "W"}
+    count = data.draw(st.integers(1, sum(rows.values())))
+    drawn = sample_units(order, count, data.draw(st.integers(0, 99)))
+    assert (np.diff(drawn) > 0).all()
+    units = set()
+    for block in order.blocks:
+        inside = drawn[(drawn >= block.offset) & (drawn < block.stop)] - block.offset
+        width = block.shape[1] if block.kind == "W" else 1
+        found, sizes = np.unique(inside // width, return_counts=True)
+        assert (sizes == width).all()
+        mine = {(block.layer, int(row)) for row in found}
+        if block.kind == "b":
+            assert mine == {unit for unit in units if unit[0] == block.layer}
+        units |= mine
+    assert len(units) == count
+    assert len({layer for layer, _ in units}) == min(count, len(rows))
+
+
+def test_a_function_has_no_units() -> None:
+    order, _, _ = ArrayOrder.of(np.ones(5))
+    with pytest.raises(InputError, match="whose weights have rows"):
+        choose(order, Settings.of(sample_units=2))
 
 
 def test_a_seed_means_these_components_on_every_machine() -> None:

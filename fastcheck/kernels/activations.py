@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.kernels.compiling import scalar_kernel
+from fastcheck.kernels.compiling import part_kernel, scalar_kernel
 
 __all__ = [
     "ACTIVATIONS",
@@ -436,7 +436,7 @@ def choose(leaves: list[tuple[int, Callable[..., Any]]]) -> Callable[..., Any]:
     first, second, third, fourth = (choose(part) for part in parts)
     at_second, at_third, at_fourth = (part[0][0] for part in parts[1:])
 
-    @scalar_kernel
+    @part_kernel
     def chosen(which: int, *arguments: Any) -> Any:
         if which < at_second:
             return first(which, *arguments)
@@ -452,7 +452,7 @@ def choose(leaves: list[tuple[int, Callable[..., Any]]]) -> Callable[..., Any]:
 def _activate_leaf(entry: Activation) -> tuple[int, Callable[..., Any]]:
     value = entry.value
 
-    @scalar_kernel
+    @part_kernel
     def activate_all(which: int, p: float, z: Floats, custom: Any) -> None:
         for i in range(z.size):
             z[i] = value(z[i], p)
@@ -460,7 +460,7 @@ def _activate_leaf(entry: Activation) -> tuple[int, Callable[..., Any]]:
     return entry.code, activate_all
 
 
-@scalar_kernel
+@part_kernel
 def _activate_custom(which: int, p: float, z: Floats, custom: Any) -> None:
     for i in range(z.size):
         z[i] = custom(which - CUSTOM, z[i])
@@ -469,7 +469,7 @@ def _activate_custom(which: int, p: float, z: Floats, custom: Any) -> None:
 def _change_leaf(entry: Activation) -> tuple[int, Callable[..., Any]]:
     difference = entry.difference
 
-    @scalar_kernel
+    @part_kernel
     def change_all(which: int, p: float, z: float, d: Floats, custom: Any) -> None:
         for i in range(d.size):
             d[i] = difference(z, d[i], p)
@@ -477,7 +477,7 @@ def _change_leaf(entry: Activation) -> tuple[int, Callable[..., Any]]:
     return entry.code, change_all
 
 
-@scalar_kernel
+@part_kernel
 def _change_custom(which: int, p: float, z: float, d: Floats, custom: Any) -> None:
     here = custom(which - CUSTOM, z)
     for i in range(d.size):

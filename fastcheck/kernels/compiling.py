@@ -24,6 +24,7 @@ __all__ = [
     "array_kernel",
     "compiled_before",
     "inlined_kernel",
+    "part_kernel",
     "pointer_kernel",
     "scalar_kernel",
 ]
@@ -52,13 +53,14 @@ CACHE_FOLDER = Path(platformdirs.user_cache_dir("fastcheck", appauthor=False)) /
 @contextmanager
 def _our_folder() -> Iterator[None]:
     """Let numba keep what is compiled inside in our folder; where that fails, nowhere."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(CACHE_FOLDER)
+    config: Any = numba.config  # its attributes are made when it is imported
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(CACHE_FOLDER)
     try:
         CACHE_FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 def compiled_before() -> bool:
@@ -69,6 +71,12 @@ def compiled_before() -> bool:
 def scalar_kernel(function: F) -> F:
     """Compile a function of scalars, to be inlined into array kernels."""
     return numba.njit(**OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def part_kernel(function: F) -> F:
+    """Compile a function that only other kernels call: no way in from Python, so it is quicker."""
+    options = OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(**options)(function)  # type: ignore[no-any-return]
 
 
 def inlined_kernel(function: F) -> F:

@@ -10,7 +10,7 @@ from numba.core.errors import NumbaError
 
 from fastcheck.errors import InputError
 from fastcheck.kernels.activations import choose
-from fastcheck.kernels.compiling import scalar_kernel
+from fastcheck.kernels.compiling import part_kernel, scalar_kernel
 from fastcheck.kernels.forward import NO_ACTIVATION, NO_LOSS
 
 __all__ = ["activation_pointer", "loss_pointer"]
@@ -19,7 +19,7 @@ __all__ = ["activation_pointer", "loss_pointer"]
 def _compiled(function: Callable[..., float], arguments: int) -> Any:
     """Return the user's function compiled, or say why numba can't."""
     inner = getattr(function, "py_func", function)
-    dispatcher = scalar_kernel(inner)
+    dispatcher: Any = scalar_kernel(inner)
     try:
         dispatcher.compile((numba.float64,) * arguments)
     except (NumbaError, TypeError) as error:
@@ -34,11 +34,11 @@ def _compiled(function: Callable[..., float], arguments: int) -> Any:
 
 
 def _pick_leaf(which: int, function: Any) -> tuple[int, Callable[..., Any]]:
-    @scalar_kernel
-    def pick(code: int, z: float) -> float:
+    @part_kernel
+    def own(code: int, z: float) -> float:
         return float(function(z))
 
-    return which, pick
+    return which, own
 
 
 def activation_pointer(functions: Sequence[Callable[[float], float]]) -> Any:
@@ -46,7 +46,11 @@ def activation_pointer(functions: Sequence[Callable[[float], float]]) -> Any:
     if not functions:
         return NO_ACTIVATION
     picked = choose([_pick_leaf(k, _compiled(f, 1)) for k, f in enumerate(functions)])
-    return numba.cfunc("float64(int64, float64)")(lambda k, z: picked(k, z))
+
+    def pick(k: int, z: float) -> float:
+        return picked(k, z)  # type: ignore[no-any-return]
+
+    return numba.cfunc("float64(int64, float64)")(pick)
 
 
 def loss_pointer(function: Callable[[float, float], float] | None) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.kernels.activations import activate
-from fastcheck.kernels.compiling import array_kernel, pointer_kernel, scalar_kernel
+from fastcheck.kernels.compiling import array_kernel, part_kernel, pointer_kernel
 from fastcheck.kernels.losses import loss_value
 
 __all__ = [
@@ -71,7 +71,7 @@ def NO_LOSS(output: float, target: float) -> float:
     return np.nan
 
 
-@scalar_kernel
+@part_kernel
 def _linear(net: NetworkArrays, layer: int, theta: Floats, A: Floats, Z: Floats) -> None:
     """Z_l = A_{l-1} W_lᵀ + b_l, for layer index 0..L-1."""
     n_in, n_out = net.sizes[layer], net.sizes[layer + 1]
@@ -85,7 +85,7 @@ def _linear(net: NetworkArrays, layer: int, theta: Floats, A: Floats, Z: Floats)
                 Z[s, i] += theta[start + i]
 
 
-@scalar_kernel
+@part_kernel
 def _apply_mask(net: NetworkArrays, layer: int, flat: Floats) -> None:
     """A_l is multiplied by its dropout mask, where it has one."""
     start = net.mask_offsets[layer]

@@ -21,7 +21,7 @@ from fastcheck.kernels.activations import (
     softplus_difference,
     softplus_value,
 )
-from fastcheck.kernels.compiling import scalar_kernel
+from fastcheck.kernels.compiling import part_kernel, scalar_kernel
 
 __all__ = ["LOSSES", "Loss", "loss_growth", "loss_value"]
 
@@ -61,21 +61,21 @@ class Loss:
     kinks: bool = False
 
 
-@scalar_kernel
+@part_kernel
 def _expm1_small(x: float) -> float:
     """e^x − 1 for |x| < 2⁻⁷, by its series, which vectorises."""
     tail = 1.0 / 24.0 + x * (1.0 / 120.0 + x * (1.0 / 720.0 + x / 5040.0))
     return x + x * x * (0.5 + x * (1.0 / 6.0 + x * tail))
 
 
-@scalar_kernel
+@part_kernel
 def _log1p_small(x: float) -> float:
     """log(1 + x) for |x| < 2⁻⁷, by its series, which vectorises."""
     tail = 1.0 / 5.0 - x * (1.0 / 6.0 - x * (1.0 / 7.0 - x / 8.0))
     return x - x * x * (0.5 - x * (1.0 / 3.0 - x * (0.25 - x * tail)))
 
 
-@scalar_kernel
+@part_kernel
 def _largest(values: Floats) -> float:
     """The largest absolute value."""
     top = 0.0
@@ -84,7 +84,7 @@ def _largest(values: Floats) -> float:
     return top
 
 
-@scalar_kernel
+@part_kernel
 def _below_top(z: Floats, below: Floats) -> float:
     """below = z − max z; return log Σ exp(below), which keeps the digits of a small rest.
 
@@ -113,7 +113,7 @@ def _softmax_value(z: Floats, t: Floats, p: float) -> float:
     return loss
 
 
-@scalar_kernel
+@part_kernel
 def _subtract_target_mean(t: Floats, mass: float, d: Floats, mean: Floats) -> None:
     """d becomes d − Σ t d / Σ t, column by column."""
     mean[:] = 0.0
@@ -127,7 +127,7 @@ def _subtract_target_mean(t: Floats, mass: float, d: Floats, mean: Floats) -> No
             d[k, c] -= mean[c]
 
 
-@scalar_kernel
+@part_kernel
 def _softmax_large(below: Floats, log_total: float, e: Floats) -> float:
     """log Σ_k p_k exp(e_k) of one column, where some e_k is not small."""
     top = 0.0
@@ -283,14 +283,14 @@ LOSSES: dict[str, Loss] = {entry.name: entry for entry in _ENTRIES}
 def _value_leaf(entry: Loss) -> tuple[int, Callable[..., Any]]:
     value = entry.value
 
-    @scalar_kernel
+    @part_kernel
     def value_of(which: int, p: float, z: Floats, t: Floats, custom: Any) -> float:
         return value(z, t, p)  # type: ignore[no-any-return]
 
     return entry.code, value_of
 
 
-@scalar_kernel
+@part_kernel
 def _custom_value(which: int, p: float, z: Floats, t: Floats, custom: Any) -> float:
     loss = 0.0
     for k in range(z.size):
@@ -301,7 +301,7 @@ def _custom_value(which: int, p: float, z: Floats, t: Floats, custom: Any) -> fl
 def _growth_leaf(entry: Loss) -> tuple[int, Callable[..., Any]]:
     difference = entry.difference
 
-    @scalar_kernel
+    @part_kernel
     def growth_of(
         which: int, p: float, z: Floats, t: Floats, d: Floats, out: Floats, custom: Any
     ) -> None:
@@ -310,7 +310,7 @@ def _growth_leaf(entry: Loss) -> tuple[int, Callable[..., Any]]:
     return entry.code, growth_of
 
 
-@scalar_kernel
+@part_kernel
 def _custom_growth(
     which: int, p: float, z: Floats, t: Floats, d: Floats, out: Floats, custom: Any
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.kernels.compiling import array_kernel, inlined_kernel, scalar_kernel
+from fastcheck.kernels.compiling import array_kernel, inlined_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.kernels.losses import loss_growth
 from fastcheck.kernels.propagation import UNCROSSED, loss_crossings, outputs_change, row_of
@@ -50,21 +50,21 @@ class Flight(NamedTuple):
     work: Floats
 
 
-@scalar_kernel
+@part_kernel
 def _changes(flight: Flight, k: int, l: int, units: int) -> Floats:
     """The changes of layer l's probes at layer k, (units, probes)."""
     start, count = flight.starts[l], flight.counts[l]
     return flight.work[k % 2, start : start + units * count].reshape((units, count))
 
 
-@scalar_kernel
+@part_kernel
 def _probed(flight: Flight, l: int) -> Integers:
     """Which units of layer l are probed."""
     first = flight.firsts[l]
     return flight.sources[first : first + flight.counts[l]]
 
 
-@scalar_kernel
+@part_kernel
 def _gather(W: Floats, rows: Integers, columns: Integers, gains: Floats, out: Floats) -> None:
     """out[j, i] = W[rows[j], columns[i]] · gains[i]: the weights that the active units use."""
     whole = columns.size == W.shape[1]
@@ -77,7 +77,7 @@ def _gather(W: Floats, rows: Integers, columns: Integers, gains: Floats, out: Fl
                 out[j, i] = W[rows[j], columns[i]] * gains[i]
 
 
-@scalar_kernel
+@part_kernel
 def _active(gain: Floats) -> tuple[Integers, Floats]:
     """List the units that pass a change on, and what they multiply it by."""
     found, kept = np.empty(gain.size, np.int64), np.empty(gain.size)
@@ -90,7 +90,7 @@ def _active(gain: Floats) -> tuple[Integers, Floats]:
     return found[:count], kept[:count]
 
 
-@scalar_kernel
+@part_kernel
 def _largest(gains: Floats) -> float:
     """The largest absolute value."""
     top = 0.0
@@ -99,7 +99,7 @@ def _largest(gains: Floats) -> float:
     return top
 
 
-@scalar_kernel
+@part_kernel
 def _greatest_norm(D: Floats, squares: Floats) -> float:
     """The largest Euclidean norm of a column."""
     squares[:] = 0.0
@@ -109,10 +109,10 @@ def _greatest_norm(D: Floats, squares: Floats) -> float:
     top = 0.0
     for c in range(squares.size):
         top = max(top, squares[c])
-    return np.sqrt(top)
+    return float(np.sqrt(top))
 
 
-@scalar_kernel
+@part_kernel
 def _lower_reach(room: float, row: Floats, sources: Integers, reach: Floats) -> None:
     """reach[source] falls to the share of its step at which this unit meets its kink."""
     for c in range(row.size):
@@ -121,7 +121,7 @@ def _lower_reach(room: float, row: Floats, sources: Integers, reach: Floats) -> 
             reach[sources[c]] = min(reach[sources[c]], room / moved)
 
 
-@scalar_kernel
+@part_kernel
 def _near_kinks(
     z: Floats,
     here: Floats,
@@ -152,7 +152,7 @@ def _near_kinks(
             _lower_reach(room, moved[0], sources, reach)
 
 
-@scalar_kernel
+@part_kernel
 def _near_kinks_first(
     z: Floats,
     here: Floats,
@@ -176,7 +176,7 @@ def _near_kinks_first(
                     reach[sources[c]] = min(reach[sources[c]], room / moved)
 
 
-@scalar_kernel
+@part_kernel
 def _end_of_probe(
     net: NetworkArrays,
     trace: tuple[Floats, Floats, Floats],
@@ -220,7 +220,7 @@ def _end_of_probe(
             reach[sources[c]] = 0.0
 
 
-@scalar_kernel
+@part_kernel
 def _common(touched: NDArray[np.bool_], active: Integers) -> Integers:
     """Positions in `active` of the units that are asked for."""
     found = np.empty(active.size, np.int64)
@@ -232,7 +232,7 @@ def _common(touched: NDArray[np.bool_], active: Integers) -> Integers:
     return found[:count]
 
 
-@scalar_kernel
+@part_kernel
 def _own_kinks(z: Floats, here: Floats, step: float, own: Floats) -> None:
     """Find which units meet a kink of their own."""
     for j in range(z.size):
@@ -242,7 +242,7 @@ def _own_kinks(z: Floats, here: Floats, step: float, own: Floats) -> None:
                 own[j] = min(own[j], room / (step * MARGIN))
 
 
-@scalar_kernel
+@part_kernel
 def _advance(
     k: int,
     flight: Flight,
@@ -272,7 +272,7 @@ def _advance(
             )  # fmt: skip
 
 
-@scalar_kernel
+@part_kernel
 def _launch(
     k: int,
     flight: Flight,

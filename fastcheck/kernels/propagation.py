@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.kernels.activations import change
-from fastcheck.kernels.compiling import array_kernel, scalar_kernel
+from fastcheck.kernels.compiling import array_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.kernels.losses import loss_growth
 
@@ -34,7 +34,7 @@ Integers = NDArray[np.int64]
 UNCROSSED, FROM_KINK, GENUINE = 0, 1, 2
 
 
-@scalar_kernel
+@part_kernel
 def row_of(net: NetworkArrays, flat: Floats, m: int, sample: int, l: int) -> Floats:
     """Row `sample` of layer l in a trace."""
     start = 0
@@ -44,14 +44,14 @@ def row_of(net: NetworkArrays, flat: Floats, m: int, sample: int, l: int) -> Flo
     return flat[start : start + net.sizes[l + 1]]
 
 
-@scalar_kernel
+@part_kernel
 def mask_of(net: NetworkArrays, l: int, sample: int, unit: int) -> float:
     """What the dropout mask multiplies A_l[sample, unit] by."""
     start = net.mask_offsets[l]
     return 1.0 if start < 0 else net.masks[start + sample * net.sizes[l + 1] + unit]
 
 
-@scalar_kernel
+@part_kernel
 def mark_crossings(z: float, d: Floats, kinks: Floats, crossed: NDArray[np.int8]) -> None:
     """Note which columns move this unit onto, over or away from a kink."""
     for kink in kinks:
@@ -65,7 +65,7 @@ def mark_crossings(z: float, d: Floats, kinks: Floats, crossed: NDArray[np.int8]
                 crossed[c] = GENUINE
 
 
-@scalar_kernel
+@part_kernel
 def loss_crossings(
     z: Floats, t: Floats, width: float, d: Floats, crossed: NDArray[np.int8]
 ) -> None:
@@ -77,7 +77,7 @@ def loss_crossings(
             mark_crossings(z[k], d[k], corner, crossed)
 
 
-@scalar_kernel
+@part_kernel
 def outputs_change(
     net: NetworkArrays,
     z: Floats,

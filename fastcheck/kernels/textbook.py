@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.kernels.activations import activate
-from fastcheck.kernels.compiling import array_kernel, scalar_kernel
+from fastcheck.kernels.compiling import array_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.kernels.losses import loss_value
 from fastcheck.kernels.products import NARROW, WIDE, product
@@ -41,7 +41,7 @@ def work_shape(sizes: list[int]) -> tuple[int, int]:
     return 3, WIDE * max(sizes[1:])
 
 
-@scalar_kernel
+@part_kernel
 def _linear(
     net: NetworkArrays, layer: int, theta: Floats, A: Floats, Z: Floats, width: int
 ) -> float:
@@ -64,7 +64,7 @@ def _linear(
     return squares
 
 
-@scalar_kernel
+@part_kernel
 def _apply_mask(
     net: NetworkArrays, layer: int, Z: Floats, first: int, count: int, width: int
 ) -> None:

@@ -77,7 +77,7 @@ def evaluate_kinks(
     reach : ndarray, shape (Σ n_l,), float64
         The share of the step within which no kink is met.
     slopes : tuple of ndarray
-        (Q, Σ n_l) shared slopes, and (Σ n_l,) with units on a kink taken to the right.
+        (Q, Σ n_l) shared slopes, and (2, Σ n_l) with units on a kink taken to the left and right.
     """
     offsets = probes.unit_offsets
     found = []
@@ -85,7 +85,7 @@ def evaluate_kinks(
         part = slice(offsets[layer - 1], offsets[layer])
         units = np.flatnonzero(flagged[part])
         if units.size:
-            here = _Layer(probes, layer, sample, slopes[0][:, part], slopes[1][part])
+            here = _Layer(probes, layer, sample, slopes[0][:, part], slopes[1][:, part])
             found.append(here.evaluate(units, reach[part][units], indices))
     return merge_kinks(found)
 
@@ -97,8 +97,8 @@ class _Layer:
     probes: Probes
     layer: int
     sample: int
-    left: Floats
-    right: Floats
+    shared: Floats
+    turned: Floats
 
     @property
     def step(self) -> float:
@@ -195,9 +195,9 @@ class _Layer:
     ) -> KinkRows:
         """Return the change against the shared slope, and the hull of all one-sided slopes."""
         index, order = places
-        shared = self._shared(units, inputs)
+        shared = self._shared_values(units, inputs)
         value = 0.5 * (sides[0] + sides[1])
-        hull = np.stack([*sides, self.left[0, units] * inputs, self.right[units] * inputs])
+        hull = np.stack([*sides, *(self.turned[:, units] * inputs)])
         hull = np.where(crossed, hull, value)
         return KinkRows(
             index[order],
@@ -206,12 +206,12 @@ class _Layer:
             (hull.max(axis=0) - value)[order],
         )
 
-    def _shared(self, units: Integers, inputs: Floats) -> Floats:
+    def _shared_values(self, units: Integers, inputs: Floats) -> Floats:
         """What the shared slopes give to each component, all powers of (δ/h)² included."""
         nodes = self.probes.nodes
         if nodes.size == 1:
-            return np.asarray(self.left[0, units] * inputs)
-        coefficients = np.linalg.solve(np.vander(nodes**2, increasing=True), self.left[:, units])
+            return np.asarray(self.shared[0, units] * inputs)
+        coefficients = np.linalg.solve(np.vander(nodes**2, increasing=True), self.shared[:, units])
         squares = (self.probes.epsilon * inputs / self.step) ** 2
         powers = squares ** np.arange(nodes.size)[:, np.newaxis]
         return np.asarray((coefficients * powers).sum(axis=0) * inputs)

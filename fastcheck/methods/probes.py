@@ -8,13 +8,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.kernels.activations import ACTIVATIONS
 from fastcheck.kernels.forward import NetworkArrays, forward_trace
 from fastcheck.kernels.probes import linear_probes
 from fastcheck.kernels.propagation import loss_change
 from fastcheck.kernels.slopes import layer_slopes
 from fastcheck.network import Batch, Network
 
-__all__ = ["Probes", "full_slopes", "linear_slopes", "measured", "trace_of", "unconverged"]
+__all__ = [
+    "Probes",
+    "full_slopes",
+    "linear_slopes",
+    "measured",
+    "trace_of",
+    "turned",
+    "unconverged",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -204,6 +213,19 @@ def full_slopes(
         slopes[:, part][:, units] = found
         crossed[part][units] = met > 0
     return crossed
+
+
+def turned(probes: Probes, gains: Floats) -> Probes:
+    """Return the same probes with units on a kink taken to one side, those of the outputs too.
+
+    The output activation becomes what its gains multiply by, as a mask does.
+    """
+    net, outputs = probes.net, probes.batch.size * probes.network.sizes[-1]
+    activations, places = net.activations.copy(), net.mask_offsets.copy()
+    activations[-1], places[-1] = ACTIVATIONS["identity"].code, net.masks.size
+    masks = np.concatenate([net.masks, gains[gains.size - outputs :]])
+    net = net._replace(activations=activations, masks=masks, mask_offsets=places)
+    return replace(probes, net=net, left=gains, nodes=np.ones(1))
 
 
 def unconverged(probes: Probes, slopes: Floats) -> NDArray[np.bool_]:

@@ -55,7 +55,7 @@ def self_checked(network: Network, batch: Batch, approximation: Approximation) -
     epsilon = approximation.epsilon
     literal, J = _literal(network, batch, indices, epsilon)
     values = approximation.values[positions]
-    noise = NOISE_IN_ULPS * np.finfo(np.float64).eps * max(abs(J), 1e-300) / epsilon
+    noise = NOISE_IN_ULPS * 2.0**-52 * max(abs(J), 1e-300) / epsilon
     allowed = noise + 1e-6 * np.abs(values)
     doubtful = np.flatnonzero(np.abs(literal - values) > allowed)
     if doubtful.size:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from fastcheck.methods.probes import (
     linear_slopes,
     measured,
     trace_of,
+    turned,
     unconverged,
 )
 from fastcheck.methods.self_check import self_checked
@@ -50,6 +50,8 @@ class UnitMethod:
         self.indices = indices
         self.touched = _touched_units(probes, indices)
         self.chunks: Sequence[Chunk] = _chunks(probes, self.touched, settings.memory)
+        gains = (probes.left, probes.right) if probes.on_kink else ()
+        self.sides = [turned(probes, side) for side in gains]
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,28 +99,29 @@ class UnitMethod:
         slopes, reach = linear_slopes(probes, (chunk.first, chunk.last), touched, work)
         found = []
         for row, sample in enumerate(range(chunk.first, chunk.last)):
+            here = slopes[row, 0].copy()
             if not probes.linear:
                 met = full_slopes(probes, sample, touched, slopes[row])
                 reach[row] = np.where(met, 0.0, reach[row])
             reach[row][unconverged(probes, slopes[row])] = 0.0
             flagged = touched & (reach[row] <= 1.0)
             if flagged.any():
-                right = self._right_slopes(sample, flagged, slopes[row, 0], work)
-                both = (slopes[row], right)
+                known = (slopes[row], self._sided_slopes(sample, flagged, here, work))
                 found.append(
-                    evaluate_kinks(probes, sample, self.indices, flagged, reach[row], both)
+                    evaluate_kinks(probes, sample, self.indices, flagged, reach[row], known)
                 )
         return ChunkResult(slopes, merge_kinks(found))
 
-    def _right_slopes(
-        self, sample: int, flagged: NDArray[np.bool_], left: Floats, work: Floats
+    def _sided_slopes(
+        self, sample: int, flagged: NDArray[np.bool_], here: Floats, work: Floats
     ) -> Floats:
-        """Return the slopes with every unit that lies on a kink taken to its right."""
+        """Return the slopes with every unit that lies on a kink taken to its left, and right."""
         if self.probes.on_kink == 0:
-            return left
-        turned = replace(self.probes, left=self.probes.right, nodes=np.ones(1))
-        slopes, _ = linear_slopes(turned, (sample, sample + 1), flagged, work)
-        return np.asarray(slopes[0, 0])
+            return np.stack([here, here])
+        found = [
+            linear_slopes(side, (sample, sample + 1), flagged, work)[0][0, 0] for side in self.sides
+        ]
+        return np.stack(found)
 
     def assemble(self, results: Sequence[ChunkResult | None]) -> Approximation:
         """Make dθ_approx of the slopes, and hold a few components against the textbook."""
