@@ -414,7 +414,7 @@ BAD_USAGE = {
     "a.py": "a.py without an attribute. Expected a.py:attribute",
     "a.py:problem": "no file a.py",
     "no_such_module:problem": "no module 'no_such_module'",
-    "whatever": "TARGET 'whatever'. Expected a problem.npz (.safetensors, .onnx), module:attribute or file.py:attribute",
+    "whatever": "TARGET 'whatever'. Expected a problem.npz (.safetensors, .onnx), module:attribute",
     "json:nothing": "json:nothing: there is no 'nothing'",
     "json:tool.main": "json:tool.main",
 }

@@ -7,6 +7,7 @@ of z does to where the kink lies in ±ε: 1e-16·|z|/ε.
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle  # noqa: TID251 - how work reaches another process
 from dataclasses import replace
@@ -166,7 +167,7 @@ def test_the_smallest_networks(widths: tuple[int, ...], loss: Named) -> None:
     """One sample, one unit, one layer."""
     rng = np.random.default_rng(len(widths))
     drawn = Drawn(
-        weights=[rng.normal(size=(k, n)) for n, k in zip(widths, widths[1:], strict=False)],
+        weights=[rng.normal(size=(k, n)) for n, k in itertools.pairwise(widths)],
         biases=[None] * (len(widths) - 1),
         activations=["sigmoid"] * (len(widths) - 2) + ["identity"],
         loss=loss,
@@ -185,7 +186,7 @@ def test_the_smallest_networks(widths: tuple[int, ...], loss: Named) -> None:
 
 def larger(seed: int, activation: Named, loss: Named, sizes: tuple[int, ...], m: int) -> Drawn:
     rng = np.random.default_rng(seed)
-    pairs = list(zip(sizes, sizes[1:], strict=False))
+    pairs = list(itertools.pairwise(sizes))
     return Drawn(
         weights=[rng.normal(0.0, np.sqrt(1.7 / n), (k, n)) for n, k in pairs],
         biases=[rng.normal(0.0, 0.1, k) for k in sizes[1:]],

@@ -97,6 +97,7 @@ class UnitMethod:
         probes, touched = self.probes, self._touched_part(chunk)
         work = self._workspace(touched)
         slopes, reach = linear_slopes(probes, (chunk.first, chunk.last), touched, work)
+        slopes[:, :, ~touched] = 0.0  # output units are all probed
         found = []
         for row, sample in enumerate(range(chunk.first, chunk.last)):
             here = slopes[row, 0].copy()
