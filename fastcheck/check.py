@@ -24,7 +24,7 @@ from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, NetworkFacts, 
 from fastcheck.report.pictures import Pictures
 from fastcheck.sample_coverage import coverage
 from fastcheck.settings import Settings, SettingsOptions
-from fastcheck.verdict import judge
+from fastcheck.verdict import Judgement, judge
 from fastcheck.versions import versions
 
 __all__ = ["CheckOptions", "gradcheck", "numerical_gradient"]
@@ -212,8 +212,11 @@ def _check(task: _Task) -> Report:
             sigma,
             settings,
         )
+    with clock.part("diagnosis"), parallel.one_blas_thread():
+        diagnosis = _diagnosis(network, batch, gradient.vector, approximation, judgement, precision)
     return Report.of(
         judgement,
+        diagnosis=diagnosis,
         held_to=_held_to(settings, precision),
         method=_method_facts(approximation, settings, network.size),
         cost=cost,
@@ -231,6 +234,24 @@ def _rounding(network: Network, batch: Batch, precision: str) -> Floats:
     from fastcheck.rounding import gradient_rounding
 
     return gradient_rounding(network, batch, precision)
+
+
+def _diagnosis(
+    network: Network,
+    batch: Batch,
+    gradient: Floats,
+    approximation: Approximation,
+    judgement: Judgement,
+    precision: str,
+) -> dict[str, Any]:
+    """Return what the slip most likely is; nothing for a gradient that is not wrong."""
+    own = [a.entry is None for a in network.activations]
+    if judgement.status != "wrong" or any(own) or network.loss.entry is None:
+        return {}
+    from fastcheck.diagnose import diagnose
+
+    found = diagnose(network, batch, gradient, approximation, judgement, precision)
+    return found.to_json()
 
 
 def _approximate(

@@ -75,6 +75,7 @@ def check(
     backend: options.Backend = None,
     journal: options.Journal = None,
     json_file: options.Json = None,
+    html_file: options.Html = None,
     format_name: options.Format = None,
     quiet: options.Quiet = False,
     version: options.Version = False,
@@ -87,7 +88,8 @@ def check(
         layers=layers, activation=activation, loss=loss, l2=l2, batch=batch, dtype=dtype
     )
     _check_usage(target, {**example, **_given(plant=plant, write_example=write_example)})
-    _check_writable(json_file)
+    _check_writable("--json", json_file)
+    _check_writable("--html", html_file)
     show = _printer(format_name, quiet=quiet)
     if not quiet:
         _announce_compiling()
@@ -100,6 +102,8 @@ def check(
     )  # fmt: skip
     problem = _problem(target, {**example, "seed": seed}, plant)
     report = _report(problem, {**settings, "seed": seed, "progress": not quiet})
+    if html_file is not None:
+        _write(html_file, report.to_html())
     if _save(report, json_file):
         show(report)
     return EXIT_CODES[report.status]
@@ -152,13 +156,13 @@ def _check_usage(target: str | None, example: dict[str, Any]) -> None:
         )
 
 
-def _check_writable(file: Path | None) -> None:
+def _check_writable(option: str, file: Path | None) -> None:
     """Refuse a file that can't be written before the work is done, not after."""
     if file is None or str(file) == "-":
         return
     folder = file.parent
     if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"--json {file}", "a file in a folder that can be written to")
+        raise InputError(f"{option} {file}", "a file in a folder that can be written to")
 
 
 def _announce_compiling() -> None:

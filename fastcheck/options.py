@@ -200,6 +200,10 @@ Json = Annotated[
     Path | None,
     _option("--json", "Write the report to FILE as JSON (- for stdout).", OUTPUT, "FILE"),
 ]
+Html = Annotated[
+    Path | None,
+    _option("--html", "Write the report to FILE as a page with pictures.", OUTPUT, "FILE"),
+]
 Format = Annotated[
     str | None,
     _option(

@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,8 @@ def test_what_torch_exports_is_read(tmp_path: Path) -> None:
     ).double()  # fmt: skip
     x, y = torch.randn(7, 6, dtype=torch.float64), torch.arange(7) % 2
     assert onnx
-    with pytest.warns(DeprecationWarning, match="TorchScript"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about its own exporter
         torch.onnx.export(module, x, tmp_path / "m.onnx", dynamo=False, opset_version=20)
     torch.nn.functional.cross_entropy(module(x), y).backward()
     gradients = {name: p.grad.numpy() for name, p in module.named_parameters()}

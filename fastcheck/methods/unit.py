@@ -82,7 +82,7 @@ class UnitMethod:
         if chunk.parts == 1:
             return self.touched
         mine = np.arange(self.touched.size) % chunk.parts == chunk.part
-        return np.logical_and(self.touched, mine)
+        return np.asarray(self.touched & mine)
 
     def _workspace(self, touched: NDArray[np.bool_]) -> Floats:
         """Return this thread's own workspace, made on first use."""

@@ -1,0 +1,1 @@
+"""Benches: they measure, side by side with peers, and never fail on a time."""

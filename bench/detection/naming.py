@@ -1,0 +1,82 @@
+"""Whether the diagnosis calls a planted slip by its name."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.detection.cases import Case
+from fastcheck import parallel
+from fastcheck.diagnose import diagnose
+from fastcheck.methods.table import preparation
+from fastcheck.plants import PLANTS
+from fastcheck.settings import Settings
+from fastcheck.slips import slipped_gradients
+from fastcheck.verdict import judge
+
+
+@dataclass
+class Naming:
+    """How many of some gradients were diagnosed rightly."""
+
+    asked: int = 0
+    named: int = 0
+    seconds: float = 0.0
+    misnamed: list[str] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return self.named / max(self.asked, 1)
+
+    def ask(self, case: Case) -> None:
+        """Diagnose one gradient; of several slips all must be among the first so many answers."""
+        start = time.perf_counter()
+        answers = _answers(case)
+        self.seconds += time.perf_counter() - start
+        self.asked += 1
+        if _matches(case, answers):
+            self.named += 1
+        else:
+            self.misnamed.append(f"{case.name} -> {', '.join(n for n, _ in answers) or 'nothing'}")
+
+
+def _answers(case: Case) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the slips that the diagnosis names, and their layers."""
+    problem, settings = case.problem, Settings.of(jobs=1)
+    with parallel.one_blas_thread():
+        prepared = preparation("unit")(problem.network, problem.batch, None, settings)
+        approximation = prepared.assemble(parallel.run(prepared, settings, "differences"))
+        judgement = judge(
+            problem.network.order, case.vector, approximation, lambda: problem.sigma, settings
+        )
+        found = diagnose(
+            problem.network, problem.batch, case.vector, approximation, judgement, "float64"
+        )
+    return [(finding.slip, finding.layers) for finding in found.findings]
+
+
+def _matches(case: Case, answers: list[tuple[str, tuple[int, ...]]]) -> bool:
+    if len(case.slips) == 1:
+        first = answers[:1]
+        return any(name in case.slips[0] or _same(case, name, at) for name, at in first)
+    left = [name for name, _ in answers[: len(case.slips)]]
+    for names in case.slips:
+        found = next((name for name in left if name in names), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
+
+
+def _same(case: Case, name: str, layers: tuple[int, ...]) -> bool:
+    """Whether another slip, made where the diagnosis says, gives this very gradient."""
+    slip = PLANTS.get(name)
+    if slip is None or len(layers) > 1:
+        return False
+    problem = case.problem
+    layer = layers[0] if layers and slip.any_layer else None
+    other = slipped_gradients(slip, problem.network, problem.batch, layer)
+    size = float(np.abs(case.vector).max())
+    return bool(np.allclose(other, case.vector, rtol=1e-9, atol=1e-13 * size))
