@@ -131,7 +131,7 @@ def _penalty(here: Here) -> Floats | float:
 
 
 def _biases(here: Here, dZ: Floats) -> Floats:
-    return dZ.sum(axis=0)
+    return np.asarray(dZ.sum(axis=0))
 
 
 def _error_before(here: Here, dZ: Floats) -> Floats:

@@ -212,8 +212,12 @@ def _check(task: _Task) -> Report:
             sigma,
             settings,
         )
-    with clock.part("diagnosis"), parallel.one_blas_thread():
-        diagnosis = _diagnosis(network, batch, gradient.vector, approximation, judgement, precision)
+    diagnosis: dict[str, Any] = {}
+    if judgement.status == "wrong":
+        with clock.part("diagnosis"), parallel.one_blas_thread():
+            diagnosis = _diagnosis(
+                network, batch, gradient.vector, approximation, judgement, precision
+            )
     return Report.of(
         judgement,
         diagnosis=diagnosis,
@@ -244,9 +248,8 @@ def _diagnosis(
     judgement: Judgement,
     precision: str,
 ) -> dict[str, Any]:
-    """Return what the slip most likely is; nothing for a gradient that is not wrong."""
-    own = [a.entry is None for a in network.activations]
-    if judgement.status != "wrong" or any(own) or network.loss.entry is None:
+    """Return what the slip most likely is; nothing where a function is the user's own."""
+    if any(a.entry is None for a in network.activations) or network.loss.entry is None:
         return {}
     from fastcheck.diagnose import diagnose
 

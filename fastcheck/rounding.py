@@ -16,15 +16,26 @@ from fastcheck.network import Batch, Network
 from fastcheck.theta import Block
 from fastcheck.variances import LayerFactors, backward, factor_variance, forward
 
-__all__ = ["BLOCK_FACTOR", "COMPONENT_FACTOR", "Rounding", "gradient_rounding", "rounding"]
+__all__ = [
+    "BLOCK_CEILING",
+    "BLOCK_FACTOR",
+    "COMPONENT_FACTOR",
+    "Rounding",
+    "block_tolerance",
+    "gradient_rounding",
+    "rounding",
+]
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
-# How many σ a correct component, and how many ‖σ‖ a correct block, may be off; see
-# bench/calibrate_rounding.py.
+# A correct component is within this many σ: bench/calibrate_rounding.py.
 COMPONENT_FACTOR = 30.0
-BLOCK_FACTOR = 5.0
+# A correct block is within this many ‖σ‖, and where few of its σ make up the most of it (or there
+# are few), within COMPONENT_FACTOR times the greatest, but never beyond the second number: an error
+# of ten times the rounding is none.
+BLOCK_FACTOR = 4.0
+BLOCK_CEILING = 9.5
 # Numbers gathered at a time where σ is asked for at some places only.
 CHUNK = 4_000_000
 # Numbers of one block that are worked on at a time.
@@ -131,6 +142,17 @@ class Rounding:
         for block, view in self.network.order.views(sigma):
             self._fill(block, view)
         return sigma
+
+
+def block_tolerance(norm: float, greatest: float) -> float:
+    """Return the ‖error‖ up to which rounding explains a block.
+
+    Parameters
+    ----------
+    norm, greatest : float
+        ‖σ‖ and max σ of the block.
+    """
+    return max(BLOCK_FACTOR * norm, min(COMPONENT_FACTOR * greatest, BLOCK_CEILING * norm))
 
 
 def rounding(network: Network, batch: Batch, precision: str) -> Rounding:

@@ -178,7 +178,9 @@ def factor_variance(network: Network, m: int, precision: Precision) -> float:
     scale = network.data_scale(m)
     if network.loss.name == "mean_squared_error":
         scale *= 2.0 / network.sizes[-1]
-    return 2.0 * MEAN_SQUARE + precision.underflows(scale)
+    if np.frexp(scale)[0] == 0.5:  # a power of two: exact
+        return 0.0
+    return MEAN_SQUARE + precision.underflows(scale)
 
 
 def _values(network: Network, batch: Batch) -> tuple[list[Floats], list[Floats]]:
@@ -251,7 +253,6 @@ class _Linear:
         scaled = self.draws.weights(self.network.W(self.layer))
         both = scaled.values(np.concatenate([state.gradient, errors]), back=True)
         variance = scaled.variances(state.variance + inside, back=True)
-        variance += precision.underflows(state.size)
         return Backward(state.size, both[:m], variance, state.common, both[m:])
 
 
@@ -349,8 +350,9 @@ def _through_units(
     delta = state.gradient * trace.slope
     variance = state.variance * trace.slope**2
     variance += (state.gradient**2 + state.total * precision.u**2) * trace.slope_variance
-    relative = 2.0 * MEAN_SQUARE + precision.partial_sums(fan_out)
-    own = relative * delta * delta + precision.underflows(state.size) * (delta != 0.0)
+    exact = np.all((trace.slope == 0.0) | (trace.slope == 1.0), axis=0)
+    relative = np.where(exact, 1.0, 2.0) * MEAN_SQUARE + precision.partial_sums(fan_out)
+    own = relative * delta * delta + 2.0 * precision.underflows(state.size) * (delta != 0.0)
     own *= repetitions(delta, precision, state.size)
     errors = state.errors * trace.slope[rows] + state.gradient[rows] * trace.slope_errors
     errors += draws.errors(own)

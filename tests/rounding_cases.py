@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 
 from fastcheck.network import Batch, Network
-from fastcheck.rounding import Rounding, rounding
+from fastcheck.rounding import Rounding, block_tolerance, rounding
 from tests import oracle
 from tests.networks import ACTIVATIONS, LOSSES, Drawn, random_targets
 
@@ -27,12 +27,15 @@ class Ratios:
         |error|/σ of every component.
     blocks
         ‖error‖/‖σ‖ of every block whose error is not zero.
+    shares
+        ‖error‖ of those blocks over what `block_tolerance` allows.
     sizes
         The number of components of those blocks.
     """
 
     components: Any
     blocks: Any
+    shares: Any
     sizes: Any
 
 
@@ -169,13 +172,16 @@ def ratios(predicted: Rounding, gradient: Any, exact: Any) -> Ratios:
     sigma = predicted.vector()
     with np.errstate(divide="ignore", invalid="ignore"):
         components = np.where(error == 0.0, 0.0, error / sigma)
-    blocks, sizes = [], []
+    blocks, shares, sizes = [], [], []
     for block in predicted.network.order.blocks:
-        size = np.linalg.norm(error[block.slice])
+        size = float(np.linalg.norm(error[block.slice]))
         if size > 0:
-            blocks.append(float(size / np.linalg.norm(sigma[block.slice])))
+            part = sigma[block.slice]
+            norm = float(np.linalg.norm(part))
+            blocks.append(size / norm)
+            shares.append(size / block_tolerance(norm, float(part.max())))
             sizes.append(block.size)
-    return Ratios(components, np.array(blocks), np.array(sizes))
+    return Ratios(components, np.array(blocks), np.array(shares), np.array(sizes))
 
 
 def cases(seed: int, count: int, precision: str) -> Iterator[tuple[Drawn, Rounding, Any]]:

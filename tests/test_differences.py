@@ -206,6 +206,6 @@ def test_loss_change_of_whole_networks(seed: int, delta: float) -> None:
         for sample in range(drawn.inputs.shape[0]):
             units = np.arange(width)
             found, _ = probes.change(layer, sample, units, np.full(width, delta))
-            true = [float(exact_change(drawn, layer, sample, unit, delta)) for unit in units]
+            true = [float(exact_change(drawn, layer, sample, unit, delta)) for unit in range(width)]
             largest = max(map(abs, true))
             np.testing.assert_allclose(found, true, rtol=1e-13, atol=1e-13 * largest)

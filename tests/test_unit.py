@@ -22,7 +22,8 @@ from fastcheck import backprop
 from fastcheck.network import Network
 from fastcheck.settings import Settings
 from tests import networks, oracle, oracle_mpmath
-from tests.networks import Drawn, Named, problems, random_problem
+from tests.networks import Drawn, problems, random_problem
+from tests.oracle import Named
 from tests.unit_cases import as_network, blocks, exact, prepared, unit, worst_block
 
 EXACT = 1e-12
@@ -166,10 +167,11 @@ def test_logits_of_a_hundred_million_lose_no_digits() -> None:
 def test_the_smallest_networks(widths: tuple[int, ...], loss: Named) -> None:
     """One sample, one unit, one layer."""
     rng = np.random.default_rng(len(widths))
+    hidden: list[Named] = ["sigmoid"] * (len(widths) - 2)
     drawn = Drawn(
         weights=[rng.normal(size=(k, n)) for n, k in itertools.pairwise(widths)],
         biases=[None] * (len(widths) - 1),
-        activations=["sigmoid"] * (len(widths) - 2) + ["identity"],
+        activations=[*hidden, "identity"],
         loss=loss,
         l2=0.0,
         penalty="l2/2m",
@@ -251,7 +253,8 @@ def test_ones_own_activation_and_loss_are_evaluated_directly(epsilon: float) -> 
     batch = network.batch(drawn.inputs, drawn.targets)
 
     def J(theta: Any) -> Any:
-        W, b = oracle.unpack(theta, drawn.weights, drawn.biases)
+        W, found = oracle.unpack(theta, drawn.weights, drawn.biases)
+        b: list[Any] = list(found)
         A1 = drawn.inputs @ W[0].T + b[0]
         A2 = np.maximum(A1 / np.sqrt(1 + A1**2) @ W[1].T + b[1], 0.0)
         data = np.log(np.cosh(A2 @ W[2].T + b[2] - drawn.targets)).sum() / 5
@@ -287,7 +290,7 @@ def rooms(drawn: Drawn, theta: Any) -> Any:
     """How far every logit (and residual, for Huber's loss) is from every kink, flat."""
     W, b = oracle.unpack(theta, drawn.weights, drawn.biases)
     outputs, logits = oracle.trace(W, b, drawn.activations, drawn.inputs, drawn.masks)
-    found = [np.zeros(0)]
+    found: list[Any] = [np.zeros(0)]
     for z, named in zip(logits, drawn.activations, strict=True):
         found += [(z - kink).ravel() for kink in KINKS.get(oracle.split(named)[0], ())]
     name, delta = oracle.split(drawn.loss)

@@ -67,13 +67,13 @@ def blocks(drawn: Drawn) -> list[slice]:
 def worst_block(drawn: Drawn, found: Floats, true: Floats) -> float:
     """Return the largest relative difference of a block.
 
-    What is 1e-40 of the largest component counts as 0, and so does an error of one rounding of it.
+    What is 1e-40 of the largest component counts as 0, and so do a few roundings of it.
     """
     largest = np.abs(true).max()
     a, b = (np.where(np.abs(v) < 1e-40 * largest, 0.0, v) for v in (found, true))
     worst = 0.0
     for part in blocks(drawn):
-        off = max(0.0, float(np.linalg.norm(a[part] - b[part])) - 2.0**-53 * largest)
+        off = max(0.0, float(np.linalg.norm(a[part] - b[part])) - 2.0**-51 * largest)
         if off > 0.0:
             worst = max(worst, off / float(np.linalg.norm(a[part]) + np.linalg.norm(b[part])))
     return worst

@@ -1,1 +1,1 @@
-"""How often gradient checkers accuse a right gradient, or pass a wrong one: `python -m bench.detection`."""
+"""How often gradient checkers accuse a right gradient or pass a wrong one."""

@@ -36,9 +36,11 @@ class Score:
 
     @property
     def asked(self) -> int:
+        """How many gradients it was shown."""
         return sum(sum(counts.values()) for counts in self.verdicts.values())
 
     def ask(self, case: Case, group: str) -> None:
+        """Show it one; an exception is a verdict of its own kind."""
         try:
             verdict, seconds = self.checker.timed(case)
         except Exception as error:
@@ -55,7 +57,7 @@ class Score:
         of = sum(counts.values())
         unsure, other = counts[CANNOT_TELL], of - counts[RIGHT] - counts[WRONG]
         text = f"{bad:,} of {of:,}"
-        text += f" ({unsure - 0:,} can't tell)" if unsure else ""
+        text += f" ({unsure:,} can't tell)" if unsure else ""
         return text + (f" ({other - unsure:,} failed)" if other > unsure else "")
 
 

@@ -59,23 +59,28 @@ class Problem:
 
     @property
     def network(self) -> Network:
+        """The network, as fastcheck has it."""
         return self._both[0]
 
     @property
     def batch(self) -> Batch:
+        """The batch, as fastcheck has it."""
         return self._both[1]
 
     @cached_property
     def cost(self) -> Callable[[Floats], float]:
+        """J(θ) in NumPy float64, which all peers are given."""
         wide = cast(self.drawn, np.float64)
         return oracle.cost_of_theta(*wide.arrays, **wide.conventions)
 
     @cached_property
     def right(self) -> Floats:
+        """The oracle's gradient, in float64."""
         return np.asarray(numpy_gradient(self.drawn, np.float64), dtype=np.float64)
 
     @cached_property
     def sigma(self) -> Floats:
+        """What rounding does to each component of a right gradient."""
         return gradient_rounding(self.network, self.batch, self.precision)
 
 
@@ -100,10 +105,12 @@ class Case:
 
     @property
     def vector(self) -> Floats:
+        """The gradient in float64, shape (N,)."""
         return np.asarray(self.gradient, dtype=np.float64)
 
     @property
     def size(self) -> int:
+        """N."""
         return int(self.gradient.size)
 
     @cached_property
@@ -241,7 +248,7 @@ def _flat(blocks: list[Any]) -> Floats:
 
 
 def right_cases(count: int, seed: int = 0) -> Iterator[Case]:
-    """Yield right gradients of random networks: half of them in float32, by a float32 backward pass.
+    """Yield right gradients of random networks, half of them by a float32 backward pass.
 
     Every activation and loss, depth to 10, weights at scales from 1e-3 to 1e3, a third of them
     trained; three in four are small enough for checkers that go one by one.

@@ -28,6 +28,7 @@ class Naming:
 
     @property
     def rate(self) -> float:
+        """The share that was."""
         return self.named / max(self.asked, 1)
 
     def ask(self, case: Case) -> None:
