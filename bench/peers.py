@@ -1,11 +1,11 @@
-"""Set gradient checkers side by side: components a second, and how far each is from a right gradient.
+"""Set gradient checkers side by side: components a second, and the error of each.
 
 `python -m bench.peers` prints one Markdown table per size and takes a few minutes on two cores;
 with `--quick` each row gets one second in place of five, with `--size 64-32-10` there is one table.
 
-Every row has the same network, batch and ε. It is warmed up first, so that no compilation is timed;
-then its sample of components grows until the run fills its time or θ is covered, and the fastest run
-at that size is shown. Samples are spread over all blocks. Peers that only differentiate a whole
+Every row has the same network, batch and ε. It is warmed up first, so that no compilation is
+timed; then its sample of components grows until the run fills its time or θ is covered, and the
+fastest run at that size is shown. Samples are spread over all blocks. Peers that only differentiate a whole
 function get J as a function of the sampled components, and at most `FUNCTION_MOST` of these.
 """
 
@@ -398,7 +398,7 @@ def timed(run: Run, indices: Integers) -> Measured:
 
 
 def measure(checker: Checker, case: Case, cap: float) -> Measured:
-    """Warm up, let the sample grow until it fills the time, and keep the fastest run of that size."""
+    """Warm up, grow the sample until it fills the time, and keep the fastest run of that size."""
     run, limit = checker.make(case), min(case.size, checker.most)
     indices = sample(case.network.order, limit if checker.whole else min(FIRST, limit), SEED)
     run(indices)

@@ -262,7 +262,7 @@ def _greatest_other(A: Floats) -> Floats:
     if A.shape[1] == 1:
         return np.full_like(A, -np.inf)
     top = np.partition(A, -2, axis=1)[:, -2:]
-    return np.where(A == top[:, 1:], top[:, :1], top[:, 1:])
+    return np.where(top[:, 1:] == A, top[:, :1], top[:, 1:])
 
 
 def _softmax_gradient(

@@ -306,8 +306,8 @@ class _Units:
         if errors is None:
             return np.zeros_like(Z), np.zeros_like(Z)
         tiny = self.precision.underflows(1.0)
-        own = MEAN_SQUARE * errors[0] ** 2 * repetitions(A, self.precision) + tiny
-        return own, MEAN_SQUARE * errors[1] ** 2 + tiny
+        each = MEAN_SQUARE * repetitions(A, self.precision)  # saturated units share a value
+        return each * errors[0] ** 2 + tiny, each * errors[1] ** 2 + tiny
 
 
 def backward(
@@ -367,22 +367,21 @@ def _factors(
     m = state.gradient.shape[0]
     delta, variance = state.gradient, state.total
     square = delta * delta
-    P = [variance + precision.products(m) * square]
-    Q = [trace.A * trace.A]
+    left = [variance + precision.products(m) * square]
+    right = [trace.A * trace.A]
     if trace.A_variance is not None:
-        P.append(square)
-        Q[0] = Q[0] + trace.A_variance * precision.u**2
-        Q.append(trace.A_variance)
+        left.append(square)
+        right = [right[0] + trace.A_variance * precision.u**2, trace.A_variance]
     # A sum over rows is made one row after the other, in the precision itself.
     bias = variance.sum(axis=0) + MEAN_SQUARE * m / 6.0 * square.sum(axis=0)
     relative = MEAN_SQUARE * (m / 3.0 + 1.0) + factor_variance(network, m, precision)
     bias += relative * delta.sum(axis=0) ** 2 + precision.underflows(state.size)
-    largest = max(float(np.max(p) * np.max(q)) for p, q in zip(P, Q, strict=True))
+    largest = max(float(np.max(p) * np.max(q)) for p, q in zip(left, right, strict=True))
     unit = float(np.sqrt(largest)) if 0.0 < largest < np.inf else 1.0
     decay = 2.0 * network.penalty_scale(m)
     if decay:
         unit = max(unit, decay * float(np.max(np.abs(network.W(layer)))) / state.size)
-    halves = [balanced(p / unit, q / unit) for p, q in zip(P, Q, strict=True)]
+    halves = [balanced(p / unit, q / unit) for p, q in zip(left, right, strict=True)]
     first, second = (np.concatenate(parts) for parts in zip(*halves, strict=True))
     return LayerFactors(
         state.size * unit, first, second, *balanced(delta / unit, trace.A), bias / unit / unit

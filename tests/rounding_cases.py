@@ -1,7 +1,7 @@
-"""Networks whose correct gradients are rounded, by NumPy and by torch, and their exact gradients."""
+"""Networks whose correct gradients are rounded, by NumPy and torch, and their exact gradients."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,28 +39,28 @@ class Ratios:
     sizes: Any
 
 
-def draw(rng: np.random.Generator, dtype: Any, widths: list[int], m: int, **given: Any) -> Drawn:
+def draw(rng: np.random.Generator, dtype: Any, widths: list[int], m: int) -> Drawn:
     """Return a network of these widths with anything else drawn, exactly held by a dtype."""
-    pick = lambda options: options[int(rng.integers(len(options)))]  # noqa: E731
-    loss = given.get("loss") or pick(LOSSES)
-    one = given.get("activation") or pick((*ACTIVATIONS, None))
-    layers = len(widths) - 1
-    hidden = [pick(ACTIVATIONS) if one is None else one for _ in range(layers - 1)]
-    scale = given.get("scale") or 10.0 ** rng.uniform(-3, 3)
-    gain = scale ** (1 / layers) if rng.random() < 0.5 else scale if layers < 4 else scale**0.3
-    weights = [
-        np.asarray(rng.normal(0, gain * np.sqrt(1.6 / n), (k, n)), dtype)
-        for n, k in itertools.pairwise(widths)
-    ]
-    biases = [np.asarray(rng.normal(0, 0.1, k), dtype) for k in widths[1:]]
+
+    def pick(options: Sequence[Any]) -> Any:
+        return options[int(rng.integers(len(options)))]
+
+    loss, one, keep = pick(LOSSES), pick((*ACTIVATIONS, None)), pick((1.0, 1.0, 0.5, 0.8))
+    hidden = [pick(ACTIVATIONS) if one is None else one for _ in widths[2:]]
     inputs = rng.normal(size=(m, widths[0])) if rng.random() < 0.5 else rng.random((m, widths[0]))
     if rng.random() < 0.5:
         inputs *= rng.random(inputs.shape) < 0.2
-    keep = pick((1.0, 1.0, 0.5, 0.8))
     masks = [np.asarray((rng.random((m, k)) < keep) / keep, dtype) for k in widths[1:-1]]
+    gain = _gain(rng, len(hidden) + 1)
     return Drawn(
-        weights=weights,
-        biases=[b if rng.random() < 0.8 else None for b in biases],
+        weights=[
+            np.asarray(rng.normal(0, gain * np.sqrt(1.6 / n), (k, n)), dtype)
+            for n, k in itertools.pairwise(widths)
+        ],
+        biases=[
+            np.asarray(rng.normal(0, 0.1, k), dtype) if rng.random() < 0.8 else None
+            for k in widths[1:]
+        ],
         activations=[*hidden, "identity"],
         loss=loss,
         l2=pick((0.0, 0.0, 0.25)),
@@ -70,6 +70,13 @@ def draw(rng: np.random.Generator, dtype: Any, widths: list[int], m: int, **give
         targets=random_targets(rng, loss, (m, widths[-1]), soft=rng.random() < 0.3, dtype=dtype),
         masks=None if keep == 1.0 else [*masks, None],
     )
+
+
+def _gain(rng: np.random.Generator, layers: int) -> float:
+    """Return what a layer's weights are scaled by: 1e-3 to 1e3, for each layer or for all."""
+    scale = float(10.0 ** rng.uniform(-3, 3))
+    shared = rng.random() < 0.5
+    return scale ** (1 / layers) if shared else scale if layers < 4 else scale**0.3
 
 
 def random_case(rng: np.random.Generator, dtype: Any) -> Drawn:
@@ -88,9 +95,12 @@ def trained(drawn: Drawn, steps: int = 30) -> Drawn:
     for _ in range(steps):
         d_weights, d_biases = oracle.backprop(weights, biases, *rest, **drawn.conventions)
         for values, change in zip([*weights, *biases], [*d_weights, *d_biases], strict=True):
-            size = 0.0 if change is None else float(np.linalg.norm(change))
-            if values is not None and np.isfinite(size) and size > 0:
-                values -= 0.02 * np.linalg.norm(values) / size * change
+            if values is None or change is None:
+                continue
+            size = float(np.linalg.norm(change))
+            if np.isfinite(size) and size > 0:
+                step = 0.02 * float(np.linalg.norm(values)) / size
+                np.subtract(values, step * change, out=values)
     dtype = drawn.inputs.dtype
     return replace(
         drawn,
@@ -100,12 +110,15 @@ def trained(drawn: Drawn, steps: int = 30) -> Drawn:
 
 
 def network_of(drawn: Drawn, precision: str) -> tuple[Network, Batch]:
-    """Return fastcheck's network and batch."""
-    wide = lambda a: None if a is None else np.asarray(a, np.float64)  # noqa: E731
+    """Return fastcheck's network and batch, its parameters known to be of a precision."""
+
+    def wide(a: Any) -> Any:
+        return None if a is None else np.asarray(a, np.float64)
+
     network = Network.from_arrays(
-        [np.asarray(w, np.float64) for w in drawn.weights],
+        [wide(w) for w in drawn.weights],
         [wide(b) for b in drawn.biases],
-        activations=[a if isinstance(a, str) else tuple(a) for a in drawn.activations],
+        activations=drawn.activations,
         loss=drawn.loss,
         l2=drawn.l2,
         penalty=drawn.penalty,
@@ -126,13 +139,16 @@ def numpy_gradient(drawn: Drawn, dtype: Any) -> Any:
 
 def cast(drawn: Drawn, dtype: Any) -> Drawn:
     """Return the same problem with all arrays of a dtype."""
-    change = lambda a: None if a is None else a.astype(dtype)  # noqa: E731
+
+    def change(a: Any) -> Any:
+        return None if a is None else a.astype(dtype)
+
     return replace(
         drawn,
-        weights=[w.astype(dtype) for w in drawn.weights],
+        weights=[change(w) for w in drawn.weights],
         biases=[change(b) for b in drawn.biases],
-        inputs=drawn.inputs.astype(dtype),
-        targets=drawn.targets.astype(dtype),
+        inputs=change(drawn.inputs),
+        targets=change(drawn.targets),
         masks=None if drawn.masks is None else [change(k) for k in drawn.masks],
     )
 
@@ -152,18 +168,14 @@ def exact_gradient(drawn: Drawn, precision: str) -> Any:
     if precision != "float64":
         return numpy_gradient(drawn, np.float64)
     kept = oracle.ACTIVATIONS["gelu"]
-    root = np.sqrt(2 / np.arccos(np.longdouble(-1)))
-    old_root = oracle.ROOT_2_OVER_PI
-    oracle.ACTIVATIONS["gelu"] = (
+    oracle.ACTIVATIONS["gelu"] = (  # the oracle's own is made of math.erfc, a double
         lambda z, _: z * _long_normal_cdf(z),
         lambda z, _: _long_normal_cdf(z) + z * _long_normal_density(z),
     )
-    oracle.ROOT_2_OVER_PI = root
     try:
         return numpy_gradient(drawn, np.longdouble)
     finally:
         oracle.ACTIVATIONS["gelu"] = kept
-        oracle.ROOT_2_OVER_PI = old_root
 
 
 def ratios(predicted: Rounding, gradient: Any, exact: Any) -> Ratios:
@@ -218,7 +230,9 @@ def _to_bfloat16(drawn: Drawn) -> Drawn:
 def torch_gradient(drawn: Drawn, precision: str) -> Any:
     """Return torch's gradient in a precision, as a float64 vector."""
     import torch
-    from torch.nn import functional as F
+    from torch.nn import functional
+
+    F: Any = functional
 
     dtype = getattr(torch, precision)
 

@@ -29,9 +29,9 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 # Below this share of a layer's largest slope the O(h²) term is left alone: it is rounding.
-CURVATURE_FLOOR = 3e-14
+CURVATURE_FLOOR = 2e-13
 # Where leaving the even part out moves a slope by more than this, both signs are propagated.
-LINEAR_FLOOR = 1e-13
+LINEAR_FLOOR = 2e-13
 LARGEST_LINEAR_EPSILON = 1e-6
 MOST_NODES = 8
 # Where the nodes leave more than this share of a layer's largest slope, no row is shared.
@@ -309,6 +309,8 @@ def _measured_samples(probes: Probes) -> Integers:
     few = m * sum(a * b for a, b in itertools.pairwise(probes.network.sizes)) <= FEW_PRODUCTS
     if few or probes.epsilon > LARGEST_LINEAR_EPSILON:
         return np.arange(m)
+    if _piecewise_linear(probes):  # only the loss bends
+        return np.unique([0, int(probes.steps.max(axis=1).argmax())])
     spread = np.linspace(0, m - 1, 2).astype(np.int64)
     return np.unique(np.append(spread, probes.steps.argmax(axis=0)[[0, -1]]))
 
