@@ -9,6 +9,7 @@ that the model takes, in backpropagations.
 """
 
 import argparse
+import itertools
 import time
 import warnings
 from collections.abc import Callable
@@ -56,7 +57,7 @@ def summarise(precision: str, results: list[Ratios]) -> None:
 
 def everyday(sizes: list[int], m: int) -> tuple[Network, Batch]:
     rng = np.random.default_rng(0)
-    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+    pairs = list(itertools.pairwise(sizes))
     weights = [rng.normal(0, np.sqrt(2 / a), (b, a)).astype(np.float32) for a, b in pairs]
     network = Network.from_arrays(weights, [np.zeros(b, np.float32) for _, b in pairs])
     inputs = rng.random((m, sizes[0])).astype(np.float32)
@@ -66,7 +67,7 @@ def everyday(sizes: list[int], m: int) -> tuple[Network, Batch]:
 def backpropagation(network: Network, batch: Batch) -> list[Any]:
     A, gradients = [batch.X], []
     for layer in range(1, network.depth + 1):
-        Z = A[-1] @ network.W(layer).T + network.b(layer)
+        Z = A[-1] @ network.W(layer).T + np.asarray(network.b(layer))
         A.append(np.maximum(Z, 0.0) if layer < network.depth else Z)
     powers = np.exp(A[-1] - A[-1].max(axis=1, keepdims=True))
     delta = (powers / powers.sum(axis=1, keepdims=True) - batch.T) / batch.size

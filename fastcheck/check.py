@@ -248,8 +248,8 @@ def _diagnosis(
     judgement: Judgement,
     precision: str,
 ) -> dict[str, Any]:
-    """Return what the slip most likely is; nothing where a function is the user's own."""
-    if any(a.entry is None for a in network.activations) or network.loss.entry is None:
+    """Return what the slip most likely is; nothing where the loss is the user's own."""
+    if network.loss.entry is None:
         return {}
     from fastcheck.diagnose import diagnose
 

@@ -207,7 +207,8 @@ class _Strata:
 
     def per_cluster(self, values: Floats) -> Floats:
         """Return the sums over the components of each cluster."""
-        return np.bincount(self.cluster, weights=values, minlength=self.stratum.size)
+        sums = np.bincount(self.cluster, weights=values, minlength=self.stratum.size)
+        return sums.astype(np.float64)
 
     def total(self, values: Floats) -> float:
         """Return the estimated sum over all clusters, drawn or not."""

@@ -404,9 +404,9 @@ def fits(net: Net, bug: str, layer: int) -> bool:  # noqa: PLR0911
     if bug in ("slope squared", "slope at a") and net.hidden == "relu":
         return False  # they change nothing
     if bug == "slope at z before":
-        return net.W[layer - 1].shape[0] == net.W[layer - 2].shape[0]
+        return bool(net.W[layer - 1].shape[0] == net.W[layer - 2].shape[0])
     if bug == "swapped W":
-        return net.W[layer - 1].shape == net.W[layer - 2].shape
+        return bool(net.W[layer - 1].shape == net.W[layer - 2].shape)
     if bug == "dA passed":
         return layer < net.depth
     if "penal" in bug and bug != "stray penalty":

@@ -241,7 +241,7 @@ def torch_gradient(drawn: Drawn, precision: str) -> Any:
 
     activations = {
         "identity": lambda z, p: z, "relu": lambda z, p: F.relu(z),
-        "leaky_relu": lambda z, p: F.leaky_relu(z, p), "elu": lambda z, p: F.elu(z, p),
+        "leaky_relu": F.leaky_relu, "elu": F.elu,
         "selu": lambda z, p: F.selu(z), "softplus": lambda z, p: F.softplus(z, threshold=60.0),
         "sigmoid": lambda z, p: torch.sigmoid(z), "tanh": lambda z, p: torch.tanh(z),
         "hardtanh": lambda z, p: F.hardtanh(z), "relu6": lambda z, p: F.relu6(z),

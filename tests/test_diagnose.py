@@ -112,14 +112,15 @@ def test_single_bugs_in_float32_are_named(net: Net) -> None:
 
 def distinct_pairs(net: Net, count: int, seed: int) -> list[dict[str, int]]:
     """Pairs of bugs, of which each shows beside the other."""
-    draw, singles, pairs = random.Random(seed), planted_singles(net), []
+    draw, singles = random.Random(seed), planted_singles(net)
+    pairs: list[dict[str, int]] = []
     while len(pairs) < count:
         (first, one), (second, other) = draw.sample(singles, 2)
         if first == second:
             continue
         bugs = {first: one, second: other}
         all_of = [{}, {first: one}, {second: other}, bugs]
-        made = [flat(planted.backward(net, b)) for b in all_of]  # type: ignore[arg-type]
+        made = [flat(planted.backward(net, b)) for b in all_of]
         least = 1e-7 * np.linalg.norm(made[0])
         if all(np.linalg.norm(a - b) > least for a, b in itertools.combinations(made, 2)):
             pairs.append(bugs)

@@ -135,7 +135,7 @@ def test_units_are_whole_rows_with_their_bias(order: ThetaLayout, data: st.DataO
     count = data.draw(st.integers(1, sum(rows.values())))
     drawn = sample_units(order, count, data.draw(st.integers(0, 99)))
     assert (np.diff(drawn) > 0).all()
-    units = set()
+    units: set[tuple[int, int]] = set()
     for block in order.blocks:
         inside = drawn[(drawn >= block.offset) & (drawn < block.stop)] - block.offset
         width = block.shape[1] if block.kind == "W" else 1

@@ -130,7 +130,7 @@ def _drawn(seed: int, sizes: list[int], hidden: Any, loss: str, l2: float, **mor
     m = more.get("m", 12)
     W = [rng.normal(size=(k, n)) * np.sqrt(1.6 / n) for n, k in itertools.pairwise(sizes)]
     b: list[Any] = [0.3 * rng.normal(size=k) for k in sizes[1:]]
-    X = rng.normal(size=(m, sizes[0])) + 0.2
+    X: Any = rng.normal(size=(m, sizes[0])) + 0.2
     masks = None
     if "keep" in more:
         keep = more["keep"]
@@ -154,7 +154,7 @@ def _drawn(seed: int, sizes: list[int], hidden: Any, loss: str, l2: float, **mor
 
 
 SOFTMAX, LOGISTIC, SQUARED = "softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"
-NETWORKS = {
+NETWORKS: dict[str, Callable[[], Any]] = {
     "shallow relu": lambda: _drawn(1, [8, 12, 4], "relu", SOFTMAX, 0.0),
     "shallow sigmoid, penalty": lambda: _drawn(2, [7, 9, 3], "sigmoid", LOGISTIC, 0.6),
     "deep tanh, penalty": lambda: _drawn(3, [6, 8, 8, 8, 8, 8, 8, 3], "tanh", SQUARED, 0.5, m=15),

@@ -106,9 +106,10 @@ def _sparse(case: Case) -> str:
 
 
 def _scipy(case: Case) -> str:
-    error = optimize.check_grad(
-        case.problem.cost, lambda _: case.vector, case.problem.network.theta.copy()
-    )
+    def given(_: Any) -> Any:
+        return case.vector
+
+    error = optimize.check_grad(case.problem.cost, given, case.problem.network.theta.copy())
     return RIGHT if error <= SCIPY_LIMIT else WRONG
 
 
@@ -118,7 +119,7 @@ def _torch(fast: bool) -> Callable[[Case], str]:
     def check(case: Case) -> str:
         given = torch.from_numpy(case.vector.copy())
 
-        class Cost(torch.autograd.Function):
+        class Cost(torch.autograd.Function):  # type: ignore[misc]
             @staticmethod
             def forward(_: Any, theta: Any) -> Any:
                 return torch.tensor(case.problem.cost(theta.detach().numpy()), dtype=torch.float64)

@@ -134,8 +134,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     if report.cost is not None:
         yield "J", _cost(report)
     yield "method", _method(report)
-    for label, text in report.coverage.get("facts", ()):
-        yield label, text
+    yield from report.coverage.get("facts", ())
     yield "held to", report.held_to.reason
     if report.method.self_check:
         yield "self-check", report.method.self_check
