@@ -2,8 +2,8 @@
 
     python -m bench.calibrate_rounding [--networks 1000] [--seed 77]
 
-For each precision: networks, components, the largest |error|/σ and its quantiles, ‖error‖/‖σ‖ of the
-blocks, the share of the blocks' tolerance that is used, how many are accused, and of the large
+For each precision: networks, components, the largest |error|/σ and its quantiles, ‖error‖/‖σ‖ of
+the blocks, the share of the blocks' tolerance that is used, how many are accused, and of the large
 blocks of everyday networks how many notice ten times their own error. The last table is the time
 that the model takes, in backpropagations.
 """

@@ -5,8 +5,9 @@ with `--quick` each row gets one second in place of five, with `--size 64-32-10`
 
 Every row has the same network, batch and ε. It is warmed up first, so that no compilation is
 timed; then its sample of components grows until the run fills its time or θ is covered, and the
-fastest run at that size is shown. Samples are spread over all blocks. Peers that only differentiate a whole
-function get J as a function of the sampled components, and at most `FUNCTION_MOST` of these.
+fastest run at that size is shown. Samples are spread over all blocks. Peers that only
+differentiate a whole function get J as a function of the sampled components, and at most
+`FUNCTION_MOST` of these.
 """
 
 from __future__ import annotations
