@@ -7,7 +7,7 @@ Every row has the same network, batch and ε. It is warmed up first, so that no 
 timed; then its sample of components grows until the run fills its time or θ is covered, and the
 fastest run at that size is shown. Samples are spread over all blocks. Peers that only
 differentiate a whole function get J as a function of the sampled components, and at most
-`FUNCTION_MOST` of these.
+`FUNCTION_MOST` of these. PyTorch gets one thread or all, whichever is faster in its warm-up.
 """
 
 from __future__ import annotations
@@ -222,6 +222,29 @@ def numdifftools_gradient(case: Case, **options: Any) -> Run:
     return run
 
 
+def at_best_threads(run: Run) -> Run:
+    """Let PyTorch use one thread or all, whichever is faster in the first call."""
+    import torch
+
+    every = torch.get_num_threads()
+    chosen: list[int] = []
+
+    def with_threads(indices: Integers, count: int) -> Measured:
+        torch.set_num_threads(count)
+        try:
+            return timed(run, indices)
+        finally:
+            torch.set_num_threads(every)
+
+    def threaded(indices: Integers) -> Answer:
+        if not chosen:
+            run(indices)
+            chosen.append(min((1, every), key=lambda count: with_threads(indices, count).seconds))
+        return with_threads(indices, chosen[0]).answer
+
+    return threaded
+
+
 def torch_gradcheck(case: Case, fast_mode: bool) -> Run:
     """Compare autograd's own gradient, which is right, with central differences."""
     import torch
@@ -241,7 +264,7 @@ def torch_gradcheck(case: Case, fast_mode: bool) -> Run:
         )
         return "passes it" if passed else "**fails it**"
 
-    return run
+    return at_best_threads(run)
 
 
 def in_chunks(case: Case, differences: Callable[[Integers], Floats]) -> Run:
@@ -269,7 +292,7 @@ def torch_vmap(case: Case) -> Run:
         J = costs(copies).reshape(-1, 2)
         return np.asarray(((J[:, 0] - J[:, 1]) / (2 * EPSILON)).numpy())
 
-    return in_chunks(case, differences)
+    return at_best_threads(in_chunks(case, differences))
 
 
 def jax_mapped(case: Case, over: str) -> Run:
@@ -461,6 +484,7 @@ def print_head(cap: float) -> None:
         f"ReLU, softmax cross-entropy, batch {M}, no penalty, float64, ε = {EPSILON:g}; all cores."
     )
     print(f"Warmed up, compilation excluded; up to about {cap:g} s a run, else on a random sample.")
+    print("PyTorch has one thread or all, whichever is faster in the warm-up.")
     print("`gradcheck` answers with a verdict, shown for the correct gradient; its fast mode sees")
     print("all components, but as one projection.")
 

@@ -119,11 +119,11 @@ def evaluation_errors(
 
 # Where |z − kink| is t·σ_z, the unit is on the other side with a chance of about exp(−t²/2)/2. The
 # chance is never taken below these, so that single rare crossings are covered too.
-LEAST_CHANCE = ((4.0, 0.04), (6.0, 0.01))
+LEAST_CHANCE = ((4.0, 0.04), (6.0, 0.01), (10.0, 0.002))
 
 
 def undecided(activation: BoundActivation, Z: Floats, deviation: Floats) -> Floats:
-    """Return the variance of φ'(Z) that comes of units within 6σ_z of a kink."""
+    """Return the variance of φ'(Z) that comes of units within 10σ_z of a kink."""
     total = np.zeros_like(Z)
     for kink, jump in _slope_jumps(activation):
         distance = np.abs(Z - kink)

@@ -372,9 +372,11 @@ def _factors(
     if trace.A_variance is not None:
         left.append(square)
         right = [right[0] + trace.A_variance * precision.u**2, trace.A_variance]
-    # A sum over rows is made one row after the other, in the precision itself.
-    bias = variance.sum(axis=0) + MEAN_SQUARE * m / 6.0 * square.sum(axis=0)
-    relative = MEAN_SQUARE * (m / 3.0 + 1.0) + factor_variance(network, m, precision)
+    # A sum over rows is made one row after the other, in the precision itself; equal rows are
+    # rounded to the same side each time.
+    in_a_row = MEAN_SQUARE * m / 6.0 * repetitions(delta, precision, state.size)[0]
+    bias = variance.sum(axis=0) + in_a_row * square.sum(axis=0)
+    relative = 2.0 * in_a_row + MEAN_SQUARE + factor_variance(network, m, precision)
     bias += relative * delta.sum(axis=0) ** 2 + precision.underflows(state.size)
     largest = max(float(np.max(p) * np.max(q)) for p, q in zip(left, right, strict=True))
     unit = float(np.sqrt(largest)) if 0.0 < largest < np.inf else 1.0

@@ -101,7 +101,7 @@ def _cases(quick: bool, right: int) -> list[tuple[Case, str]]:
     slips = [
         case
         for case in (*planted_cases(networks), *hand_made_cases(networks))
-        if case.effect not in ("none", "rounding")
+        if case.effect in ("above", "tolerance")
     ]
     if quick:
         slips = slips[::5]

@@ -23,6 +23,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 TOL = 1e-7  # fastcheck's default
 SMALL_WIDTHS = (1, 3, 8, 16, 24)
+SLOPE_STEP, SLOPE_NOISE = 1e-6, 1e-5  # of one-sided slopes, taken from the oracle's J
 SMALL = 3000  # components that a checker which goes one by one can still do
 # Slips that are one and the same where they are made: an answer by either name is right.
 SAME = {
@@ -79,6 +80,26 @@ class Problem:
         return np.asarray(numpy_gradient(self.drawn, np.float64), dtype=np.float64)
 
     @cached_property
+    def one_sided(self) -> tuple[Floats, Floats]:
+        """The smaller and the larger one-sided slope of each component, where units lie on a kink.
+
+        Elsewhere the oracle's gradient is both.
+        """
+        wide = cast(self.drawn, np.float64)
+        masks, hidden = wide.masks, wide.activations
+        _, logits = oracle.trace(wide.weights, wide.biases, hidden, wide.inputs, masks)
+        if not any((z == 0.0).any() for z in logits[:-1]):
+            return self.right, self.right
+        theta, here = self.network.theta.copy(), self.cost(self.network.theta)
+        slopes = np.empty((2, theta.size))
+        for i, kept in enumerate(self.network.theta):
+            for row, step in enumerate((SLOPE_STEP, -SLOPE_STEP)):
+                theta[i] = kept + step
+                slopes[row, i] = (self.cost(theta) - here) / step
+            theta[i] = kept
+        return slopes.min(axis=0), slopes.max(axis=0)
+
+    @cached_property
     def sigma(self) -> Floats:
         """What rounding does to each component of a right gradient."""
         return gradient_rounding(self.network, self.batch, self.precision)
@@ -115,13 +136,21 @@ class Case:
 
     @cached_property
     def effect(self) -> str:
-        """How large what is wrong is: `none`, `rounding`, `tolerance` (below tol) or `above`."""
+        """How large what is wrong is: `none`, `rounding`, `kink`, `tolerance` or `above`.
+
+        At a kink each value between the one-sided slopes is right; below tol it is forgiven.
+        """
         right, given = self.problem.right, self.vector
         error = np.abs(given - right)
         if not (error > ROUNDING_FACTOR * self.problem.sigma).any():
             return "rounding" if error.any() else "none"
         allowed = TOL * (np.abs(given) + np.abs(right)) + ROUNDING_FACTOR * self.problem.sigma
-        return "above" if (error > allowed).any() else "tolerance"
+        if not (error > allowed).any():
+            return "tolerance"
+        low, high = self.problem.one_sided
+        inside = (given >= low - SLOPE_NOISE) & (given <= high + SLOPE_NOISE)
+        accepted = inside & (high - low > 10 * SLOPE_NOISE)
+        return "above" if (error[~accepted] > allowed[~accepted]).any() else "kink"
 
 
 def _drawn(seed: int, sizes: list[int], hidden: Any, loss: str, l2: float, **more: Any) -> Drawn:
