@@ -34,7 +34,7 @@ COMPONENT_FACTOR = 30.0
 # A correct block is within this many ‖σ‖, and where few of its σ make up the most of it (or there
 # are few), within COMPONENT_FACTOR times the greatest, but never beyond the second number: an error
 # of ten times the rounding is none.
-BLOCK_FACTOR = 4.0
+BLOCK_FACTOR = 6.0
 BLOCK_CEILING = 9.5
 # Numbers gathered at a time where σ is asked for at some places only.
 CHUNK = 4_000_000
@@ -92,9 +92,13 @@ class Rounding:
     ) -> None:
         """Turn a variance into σ, with what rounding g = product + penalty adds, in place."""
         stored = MEAN_SQUARE + self.precision.partial_sums(self.samples)
-        stored += factor_variance(self.network, self.samples, self.precision)
+        factor = factor_variance(self.network, self.samples, self.precision)
         decay = 2.0 * self.network.penalty_scale(self.samples)
-        if decay:
+        if not decay:
+            stored += factor
+        else:
+            if factor:  # it is the data's alone
+                variance += np.float32(factor) * product * product
             penalty = (W * (decay / factors.size)).astype(np.float32)
             product += penalty
             penalty *= penalty

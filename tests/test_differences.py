@@ -94,6 +94,17 @@ def test_far_out_nothing_overflows(name: str, z: float) -> None:
         assert found == pytest.approx(slope * d, rel=0.01, abs=1e-300)
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_no_step_is_too_long(name: str) -> None:
+    entry = ACTIVATIONS[name]
+    parameter = float(entry.parameter or 0.0)
+    for z in (0.0, 0.5, -3.0, 800.0, -800.0, 1e5, -1e5):
+        for d in (20.0, -20.0, 790.0, -790.0, 2e3, -2e3, 9e4, -9e4, 2e5, -2e5):
+            apart = entry.value(z + d, parameter) - entry.value(z, parameter)
+            found = entry.difference(z, d, parameter)
+            assert found == pytest.approx(apart, rel=1e-12, abs=1e-15), (z, d)
+
+
 def grown(name: str, z: Any, t: Any, d: Any, parameter: float | None = None) -> float:
     """What the kernel says that a loss grows by."""
     entry = LOSSES[name]

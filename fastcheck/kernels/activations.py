@@ -218,7 +218,11 @@ def _elu_difference(z: float, d: float, p: float) -> float:
     w = z + d
     if z > 0.0:
         return d if w > 0.0 else p * math.expm1(w) - z
-    return w - p * math.expm1(z) if w > 0.0 else p * math.exp(z) * math.expm1(d)
+    if w > 0.0:
+        return w - p * math.expm1(z)
+    if d > 1.0:  # e^d may overflow, and nothing cancels
+        return p * (math.exp(w) - math.exp(z))
+    return p * math.exp(z) * math.expm1(d)
 
 
 @scalar_kernel
