@@ -13,12 +13,16 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+from cloudpickle import register_pickle_by_value  # noqa: TID251 - it only sends, to our own workers
 from threadpoolctl import threadpool_info
 
 from fastcheck.errors import InputError
 from fastcheck.journal import Journal
 from fastcheck.parallel import one_blas_thread, run
 from fastcheck.settings import Settings
+
+# Worker processes can't import the tests, which are no installed package: send what they define.
+register_pickle_by_value(sys.modules[__name__])
 
 
 def blas_threads() -> set[int]:
