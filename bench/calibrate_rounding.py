@@ -2,10 +2,10 @@
 
     python -m bench.calibrate_rounding [--networks 1000] [--seed 77]
 
-For each precision: networks, components, the largest |error|/σ and its quantiles, ‖error‖/‖σ‖ of
-the blocks, the share of the blocks' tolerance that is used, how many are accused, and of the large
-blocks of everyday networks how many notice ten times their own error. The last table is the time
-that the model takes, in backpropagations.
+For each precision: gradients, components, |error|/σ of the components and how many are accused,
+‖error‖/‖σ‖ of the blocks, the greatest share of a block's tolerance that is used, how many blocks
+are accused, and how many of the large blocks notice ten times their own error. The last table is
+the time that the model takes, in backpropagations.
 """
 
 import argparse
@@ -65,7 +65,8 @@ def everyday(sizes: list[int], m: int) -> tuple[Network, Batch]:
 
 
 def backpropagation(network: Network, batch: Batch) -> list[Any]:
-    A, gradients = [batch.X], []
+    A: list[Any] = [batch.X]
+    gradients: list[Any] = []
     for layer in range(1, network.depth + 1):
         Z = A[-1] @ network.W(layer).T + np.asarray(network.b(layer))
         A.append(np.maximum(Z, 0.0) if layer < network.depth else Z)
@@ -94,7 +95,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=77)
     chosen = parser.parse_args()
     print("                            |error|/σ                     ‖error‖/‖σ‖         of tol.")
-    print("precision  runs components  median  99.9%    max  >30  median  99.9%    max    max   >1")
+    print(
+        "precision  runs components  median  99.9%    max  >30  median  99.9%    max    max   >1 10x seen"
+    )
     warnings.simplefilter("ignore")
     for precision in PRECISIONS:
         summarise(precision, found(precision, chosen.networks, chosen.seed))

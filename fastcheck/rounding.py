@@ -35,7 +35,7 @@ COMPONENT_FACTOR = 30.0
 # are few), within COMPONENT_FACTOR times the greatest, but never beyond the second number: an error
 # of ten times the rounding is none.
 BLOCK_FACTOR = 6.0
-BLOCK_CEILING = 9.5
+BLOCK_CEILING = 8.0
 # Numbers gathered at a time where σ is asked for at some places only.
 CHUNK = 4_000_000
 # Numbers of one block that are worked on at a time.

@@ -6,12 +6,13 @@ through W² and φ'²: Higham & Mary, "A new approach to probabilistic rounding 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arithmetic import MEAN_SQUARE, Precision, repetitions
+from fastcheck.backward_errors import Backward
 from fastcheck.conditioning import (
     bend,
     evaluation_errors,
@@ -82,89 +83,6 @@ class LayerFactors:
     delta: Singles
     A: Singles
     bias: Floats
-
-
-@dataclass
-class Backward:
-    """What travels back: ∂J/∂A_l or ∂J/∂Z_l and its errors, all over `size`.
-
-    Attributes
-    ----------
-    gradient : ndarray, shape (m, n)
-    variance : ndarray, shape (m, n)
-        Of errors that are independent from unit to unit.
-    common : ndarray, shape (m, 1)
-        Relative variance of one factor that all units of a sample share.
-    errors : ndarray, shape (r, n)
-        Drawn errors of a few samples.
-    """
-
-    size: float
-    gradient: Floats
-    variance: Floats
-    common: Floats
-    errors: Floats
-
-    def normalised(self) -> Backward:
-        """Return the same with the largest gradient between 1 and 2, by a power of two.
-
-        Where the errors are far larger than the gradient, they are what is kept from overflow.
-        """
-        largest = float(np.max(np.abs(self.gradient), initial=0.0))
-        largest = max(largest, 1e-100 * float(np.sqrt(np.max(self.variance, initial=0.0))))
-        if not 0.0 < largest < np.inf:
-            return self
-        factor = float(np.ldexp(1.0, 1 - int(np.frexp(largest)[1])))
-        return Backward(
-            max(self.size / factor, 1e-300),
-            self.gradient * factor,
-            (self.variance * factor) * factor,
-            self.common,
-            self.errors * factor,
-        )
-
-    def corrected(self, draws: Draws) -> Backward:
-        """Return the same with variances no smaller than the drawn errors show them."""
-        more = draws.shortfall(self.errors, self.total)
-        return replace(self, variance=self.variance * more, common=self.common * more)
-
-    def split(self, u: float) -> Backward:
-        """Return the same with what is along the gradient moved from `variance` to `common`.
-
-        It reaches every unit of the next layer as one factor, where independent errors average out.
-        """
-        variance, common = split_along(self.gradient, self.variance, 1.0 / u**2)
-        return replace(self, variance=variance, common=self.common + common)
-
-    @property
-    def total(self) -> Floats:
-        """The variance of each unit's gradient."""
-        return self.variance + self.common * self.gradient**2
-
-
-def split_along(values: Floats, variance: Floats, most: float) -> tuple[Floats, Floats]:
-    """Split independent errors of each row into one along `values` and the rest.
-
-    Where the former would be greater than `most`, next to nothing is left of the values, and the
-    errors stay as they are.
-
-    Returns
-    -------
-    rest : ndarray, shape (m, n)
-        Variance of e − (e·v / v·v) v.
-    common : ndarray, shape (m, 1)
-        Variance of e·v / v·v.
-    """
-    largest = np.max(np.abs(values), axis=1, keepdims=True)
-    size = np.where(largest > 0.0, largest, 1.0)
-    square = (values / size) ** 2
-    norm = square.sum(axis=1, keepdims=True)
-    share = square / np.where(norm > 0.0, norm, 1.0)
-    along = (share * variance).sum(axis=1, keepdims=True)
-    rest = np.maximum(variance * (1.0 - 2.0 * share) + share * along, 0.0)
-    common = along / size / size / np.where(norm > 0.0, norm, 1.0)
-    fits = (norm > 0.0) & (common <= most)
-    return np.where(fits, rest, variance), np.where(fits, common, 0.0)
 
 
 def parameters_cast(network: Network, precision: Precision) -> float:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import pickle  # noqa: TID251 - how work reaches another process
+import sys
 import time
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
+from cloudpickle import register_pickle_by_value  # noqa: TID251 - it only sends, to our own workers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +25,9 @@ from tests import oracle
 from tests.networks import Drawn, problems, random_problem
 
 PREPARED = dict[str, Any]
+
+# Worker processes can't import the tests, which are no installed package: send what they define.
+register_pickle_by_value(sys.modules[__name__])
 
 
 def repeated(drawn: Drawn, m: int) -> Drawn:
