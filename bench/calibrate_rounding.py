@@ -94,10 +94,9 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=77)
     chosen = parser.parse_args()
-    print("                            |error|/σ                     ‖error‖/‖σ‖         of tol.")
-    print(
-        "precision  runs components  median  99.9%    max  >30  median  99.9%    max    max   >1 10x seen"
-    )
+    print(f"{'':26}|error|/σ{'':21}‖error‖/‖σ‖{'':9}of tol.")
+    heads = ("median  99.9%    max  >30", "median  99.9%    max    max   >1 10x seen")
+    print(f"precision  runs components  {heads[0]}  {heads[1]}")
     warnings.simplefilter("ignore")
     for precision in PRECISIONS:
         summarise(precision, found(precision, chosen.networks, chosen.seed))

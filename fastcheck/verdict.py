@@ -46,7 +46,7 @@ GREAT, WORRY = 1e-7, 1e-3
 # How many standard deviations are forgiven. Of the 670,000 components of a right float32 backward
 # pass none is off by more than 16σ; a whole block is off by far less, as its errors are many.
 ROUNDING_FACTOR = 30.0
-BLOCK_ROUNDING_FACTOR = 6.0
+BLOCK_ROUNDING_FACTOR, BLOCK_ROUNDING_CEILING = 6.0, 8.0
 NOISE_FACTOR = 8.0
 SHOWN = 10  # components in a report, and one more for each block in trouble
 
@@ -334,10 +334,13 @@ def _block(
 ) -> BlockVerdict:
     """Judge a block by its norms.
 
-    A block can't be worse than the worst of its components allows: the peak of σ counts, so that
-    blocks of few components, or with one that is much coarser than the rest, are not accused.
+    The peak of σ counts, so that blocks of few components, or with one that is much coarser than
+    the rest, are not accused; but ten times the rounding of the block is more than rounding.
     """
-    rounding = max(BLOCK_ROUNDING_FACTOR * result.rounding, rules.rounding * result.rounding_peak)
+    peak = rules.rounding * result.rounding_peak
+    if result.checked > 1:
+        peak = min(peak, BLOCK_ROUNDING_CEILING * result.rounding)
+    rounding = max(BLOCK_ROUNDING_FACTOR * result.rounding, peak)
     tolerance = rules.tol * result.gradient + rules.tol * result.approximation + rounding
     if result.error <= tolerance:
         status = "agree"
