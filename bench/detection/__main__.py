@@ -2,7 +2,8 @@
 
 `python -m bench.detection` takes about an hour on two cores, `--quick` a minute or two; with
 `--failures` each wrong verdict of ours is listed. Where a checker would take too long, it gets the
-cases in a shuffled order up to its time cap, and the table says how many.
+cases in a shuffled order up to its time cap, and the table says how many. A slip that changes
+nothing on a network, nothing but the last digits, or only to what is right on a kink, is none.
 """
 
 from __future__ import annotations

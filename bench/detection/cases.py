@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,6 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 TOL = 1e-7  # fastcheck's default
 SMALL_WIDTHS = (1, 3, 8, 16, 24)
-SLOPE_STEP, SLOPE_NOISE = 1e-6, 1e-5  # of one-sided slopes, taken from the oracle's J
 SMALL = 3000  # components that a checker which goes one by one can still do
 # Slips that are one and the same where they are made: an answer by either name is right.
 SAME = {
@@ -80,29 +79,38 @@ class Problem:
         return np.asarray(numpy_gradient(self.drawn, np.float64), dtype=np.float64)
 
     @cached_property
-    def one_sided(self) -> tuple[Floats, Floats]:
-        """The smaller and the larger one-sided slope of each component, where units lie on a kink.
+    def slopes(self) -> tuple[Floats, Floats]:
+        """The least and the largest value of each component where units of ReLU lie on their kink.
 
+        A backward pass may give ReLU any slope from 0 to 1 there, another one in each layer.
         Elsewhere the oracle's gradient is both.
         """
-        wide = cast(self.drawn, np.float64)
-        masks, hidden = wide.masks, wide.activations
-        _, logits = oracle.trace(wide.weights, wide.biases, hidden, wide.inputs, masks)
-        if not any((z == 0.0).any() for z in logits[:-1]):
+        drawn = cast(self.drawn, np.float64)
+        _, Z = oracle.trace(
+            drawn.weights, drawn.biases, drawn.activations, drawn.inputs, drawn.masks
+        )
+        if not any((z == 0.0).any() for z in Z[:-1]) or set(drawn.activations[:-1]) != {"relu"}:
             return self.right, self.right
-        theta, here = self.network.theta.copy(), self.cost(self.network.theta)
-        slopes = np.empty((2, theta.size))
-        for i, kept in enumerate(self.network.theta):
-            for row, step in enumerate((SLOPE_STEP, -SLOPE_STEP)):
-                theta[i] = kept + step
-                slopes[row, i] = (self.cost(theta) - here) / step
-            theta[i] = kept
-        return slopes.min(axis=0), slopes.max(axis=0)
+        found = [
+            oracle.pack(*_backprop_on_kinks(drawn, sides))
+            for sides in itertools.product((0.0, 1.0), repeat=len(Z) - 1)
+        ]
+        return np.min(found, axis=0), np.max(found, axis=0)
 
     @cached_property
     def sigma(self) -> Floats:
         """What rounding does to each component of a right gradient."""
         return gradient_rounding(self.network, self.batch, self.precision)
+
+
+def _backprop_on_kinks(drawn: Drawn, sides: Sequence[float]) -> Any:
+    """Return the oracle's gradient with these slopes of ReLU at z = 0, one for each layer."""
+    kept, layers = oracle.ACTIVATIONS["relu"], iter(reversed(sides))
+    oracle.ACTIVATIONS["relu"] = (kept[0], lambda z, _: np.heaviside(z, next(layers)))
+    try:
+        return oracle.backprop(*drawn.arrays, **drawn.conventions)
+    finally:
+        oracle.ACTIVATIONS["relu"] = kept
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ class Case:
     def effect(self) -> str:
         """How large what is wrong is: `none`, `rounding`, `kink`, `tolerance` or `above`.
 
-        At a kink each value between the one-sided slopes is right; below tol it is forgiven.
+        On a kink each value between the slopes is right; below tol it is forgiven.
         """
         right, given = self.problem.right, self.vector
         error = np.abs(given - right)
@@ -147,9 +155,8 @@ class Case:
         allowed = TOL * (np.abs(given) + np.abs(right)) + ROUNDING_FACTOR * self.problem.sigma
         if not (error > allowed).any():
             return "tolerance"
-        low, high = self.problem.one_sided
-        inside = (given >= low - SLOPE_NOISE) & (given <= high + SLOPE_NOISE)
-        accepted = inside & (high - low > 10 * SLOPE_NOISE)
+        low, high = self.problem.slopes
+        accepted = (low < high) & (given >= low - 1e-12) & (given <= high + 1e-12)
         return "above" if (error[~accepted] > allowed[~accepted]).any() else "kink"
 
 

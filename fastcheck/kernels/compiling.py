@@ -35,24 +35,36 @@ F = TypeVar("F", bound=Callable[..., Any])
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
+def _sources() -> bytes:
+    """Return the names and the text of all kernel sources, as they are now."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return b"".join(
+        source.name.encode() + b"\0" + source.read_bytes() + b"\0" for source in sources
+    )
+
+
 @cache
 def _source_digest() -> str:
     """Return a digest of all kernel sources and of the compilers' versions."""
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    digest = hashlib.sha256(_sources())
     for package in ("numba", "llvmlite", "numpy", "scipy"):
         digest.update(f"{package} {version(package)} ".encode())
     digest.update(f"{platform.python_version()} {platform.machine()}".encode())
     return digest.hexdigest()[:20]
 
 
+SOURCES_AT_START = hashlib.sha256(_sources()).digest()
 CACHE_FOLDER = Path(platformdirs.user_cache_dir("fastcheck", appauthor=False)) / _source_digest()
 
 
 @contextmanager
 def _our_folder() -> Iterator[None]:
-    """Let numba keep what is compiled inside in our folder; where that fails, nowhere."""
+    """Let numba keep what is compiled inside in our folder; where that fails, nowhere.
+
+    Sources that changed while they were being imported belong into no folder.
+    """
+    if hashlib.sha256(_sources()).digest() != SOURCES_AT_START:
+        raise RuntimeError("kernel sources changed while they were being imported")
     config: Any = numba.config  # its attributes are made when it is imported
     before = config.CACHE_DIR
     config.CACHE_DIR = str(CACHE_FOLDER)
