@@ -52,6 +52,7 @@ explaining = typer.Typer(
 @app.command(epilog=EPILOG)
 def check(
     target: options.Target = None,
+    gradient: options.Gradient = None,
     sample: options.Sample = None,
     detect: options.Detect = None,
     sample_units: options.SampleUnits = None,
@@ -88,6 +89,8 @@ def check(
         layers=layers, activation=activation, loss=loss, l2=l2, batch=batch, dtype=dtype
     )
     _check_usage(target, {**example, **_given(plant=plant, write_example=write_example)})
+    if gradient is not None:
+        _check_second_file(target, gradient)
     _check_writable("--json", json_file)
     _check_writable("--html", html_file)
     show = _printer(format_name, quiet=quiet)
@@ -100,7 +103,7 @@ def check(
         method=method, precision=precision, train_steps=train_steps,
         learning_rate=learning_rate, jobs=jobs, backend=backend, journal=journal,
     )  # fmt: skip
-    problem = _problem(target, {**example, "seed": seed}, plant)
+    problem = _problem(target, gradient, {**example, "seed": seed}, plant)
     report = _report(problem, {**settings, "seed": seed, "progress": not quiet})
     if html_file is not None:
         _write(html_file, report.to_html())
@@ -156,6 +159,18 @@ def _check_usage(target: str | None, example: dict[str, Any]) -> None:
         )
 
 
+def _check_second_file(target: str | None, gradient: Path) -> None:
+    from fastcheck.importers import IN_TWO_FILES
+
+    if target is None or not target.lower().endswith(IN_TWO_FILES):
+        place = "without TARGET" if target is None else f"with TARGET {target!r}"
+        raise InputError(
+            f"--gradient {gradient} {place}",
+            f"a TARGET whose gradient is in a second file ({', '.join(IN_TWO_FILES)})",
+            "Leave --gradient out: any other problem holds its own.",
+        )
+
+
 def _check_writable(option: str, file: Path | None) -> None:
     """Refuse a file that can't be written before the work is done, not after."""
     if file is None or str(file) == "-":
@@ -195,12 +210,14 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _problem(target: str | None, example: dict[str, Any], plant: str | None) -> Problem:
+def _problem(
+    target: str | None, gradient: Path | None, example: dict[str, Any], plant: str | None
+) -> Problem:
     """Return what is to be checked."""
     if target is not None:
         from fastcheck.target import find_problem
 
-        return find_problem(target)
+        return find_problem(target, gradient)
     return _planted(_example(example), plant)
 
 

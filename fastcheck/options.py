@@ -86,6 +86,16 @@ Target = Annotated[
         autocompletion=_target,
     ),
 ]
+Gradient = Annotated[
+    Path | None,
+    _option(
+        "--gradient",
+        "The second file of an .onnx TARGET, .npz or .safetensors: X, Y and the gradient "
+        "(default: model.gradient.npz beside model.onnx).",
+        CHECK,
+        "FILE",
+    ),
+]
 Sample = Annotated[
     int | None,
     _option("--sample", "Check N components drawn at random (default: all).", CHECK, "N", _whole),

@@ -25,7 +25,7 @@ FORMS = "a problem.npz (.safetensors, .onnx), module:attribute or file.py:attrib
 PACKAGE = str(Path(__file__).parent)
 
 
-def find_problem(target: str) -> Problem:
+def find_problem(target: str, gradient: Path | None = None) -> Problem:
     """Return the problem that a TARGET stands for.
 
     Parameters
@@ -33,6 +33,8 @@ def find_problem(target: str) -> Problem:
     target : str
         A .npz, .safetensors or .onnx file; `module:attribute` or `file.py:attribute`, where the
         attribute is a `Problem` or a function without parameters that returns one.
+    gradient : path, optional
+        The second file of a problem in two, as an .onnx file is; not looked at for others.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def find_problem(target: str) -> Problem:
             f"For example {target}:problem.",
         )
     if file.exists() or file.suffix in FORMATS:
-        return read_problem(file)
+        return read_problem(file, **({} if gradient is None else {"gradient": gradient}))
     raise InputError(
         f"TARGET {target!r}", FORMS, "Start from the file of fastcheck --write-example FILE."
     )

@@ -234,6 +234,33 @@ def test_an_onnx_file_needs_its_gradient_and_its_loss(tmp_path: Path) -> None:
         read_problem(tmp_path / "n.onnx", gradient=tmp_path / "g.npz")
 
 
+def in_two_files(folder: Path, ending: str) -> Path:
+    """Write a small problem as m.onnx, and its second file under a name that nobody looks for."""
+    network = Network.from_arrays([np.eye(3), np.ones((2, 3))], activations="tanh")
+    X, Y = np.random.default_rng(0).normal(size=(4, 3)), np.arange(4) % 2
+    whole = Problem(network, X, Y, backward_pass)
+    write_problem(folder / "m.onnx", whole)
+    (folder / "m.gradient.npz").unlink()
+    write_problem(folder / f"elsewhere{ending}", whole)
+    return folder / f"elsewhere{ending}"
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_the_command_takes_the_second_file(
+    ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A whole problem file serves: its dW1 is the gradient, and not its W1."""
+    needs(".onnx")
+    needs(ending)
+    second = in_two_files(tmp_path, ending)
+    model = str(tmp_path / "m.onnx")
+    assert run([model, "--quiet"]) == 2
+    assert "no m.gradient.npz beside it" in capsys.readouterr().err
+    assert run([model, "--quiet", "--gradient", str(second)]) == 0
+    assert run([model, "--quiet", "--gradient", str(tmp_path / f"none{ending}")]) == 2
+    assert f"none{ending}" in capsys.readouterr().err
+
+
 def test_what_torch_exports_is_read(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     torch = pytest.importorskip("torch")

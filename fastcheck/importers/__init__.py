@@ -12,7 +12,7 @@ from fastcheck.errors import InputError, near_names
 if TYPE_CHECKING:
     from fastcheck.problem import Problem
 
-__all__ = ["FORMATS", "read_problem", "write_problem"]
+__all__ = ["FORMATS", "IN_TWO_FILES", "read_problem", "write_problem"]
 
 # The module that reads and writes each kind of file; imported only when one comes.
 FORMATS = {
@@ -20,6 +20,8 @@ FORMATS = {
     ".safetensors": "fastcheck.importers.from_safetensors",
     ".onnx": "fastcheck.importers.from_onnx",
 }
+# Those that hold no gradient: their readers take a second file, `gradient=`.
+IN_TWO_FILES = (".onnx",)
 
 
 def _module(path: str | os.PathLike[str]) -> Any:

@@ -39,7 +39,8 @@ def read_problem(
         A graph of Gemm, or MatMul and Add, and elementwise activations, one after the other.
     gradient : str or path, optional
         A .npz or .safetensors file with `X`, `Y` and the gradient of each initializer, by the
-        initializer's name (or with a d before it, or as dW1, db1, …), optionally `J` and `spec`.
+        initializer's name with a d before it, as dW1, db1, …, or by the initializer's own name;
+        optionally `J` and `spec`.
         Without it, `model.gradient.npz` or `model.gradient.safetensors` beside `model.onnx`.
     **options
         `loss`, `l2`, `penalty`, `reduction`, where no spec says them.
@@ -101,7 +102,8 @@ def _second(file: Path, gradient: str | os.PathLike[str] | None) -> Path:
         raise InputError(
             f"{file.name} without a gradient: no {beside[0].name} beside it",
             "X, Y and the gradient of each initializer in a second file",
-            f"Write {beside[0].name} with numpy.savez.",
+            f"Write {beside[0].name} with numpy.savez, or name another file by --gradient "
+            "(gradient= in Python).",
         )
     return found[0]
 
@@ -150,7 +152,8 @@ def _gradient(
         layer = chain.layers[block.layer - 1]
         own = layer.names[0 if block.kind == "W" else 1]
         short = f"{block.kind}{block.layer}"
-        keys = [k for k in (own, f"d{own}", f"d({own})", f"d{short}") if k in arrays]
+        # The own name comes last: a whole problem file holds W1 beside dW1.
+        keys = [k for k in (f"d{own}", f"d({own})", f"d{short}", own) if k in arrays]
         if not keys:
             raise InputError(
                 f"{file.name} has no gradient of {own}",
