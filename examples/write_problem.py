@@ -32,7 +32,12 @@ dW2, db2 = dZ2.T @ A1 + l2 / m * W2, dZ2.sum(axis=0)
 dZ1 = (dZ2 @ W2) * (1 - A1**2)
 dW1, db1 = dZ1.T @ X + l2 / m * W1, dZ1.sum(axis=0)
 
-spec = {"activations": ["tanh", "identity"], "loss": "softmax_cross_entropy", "l2": l2}
+spec = {
+    "activations": ["tanh", "identity"],
+    "loss": "softmax_cross_entropy",
+    "l2": l2,
+    "name": "written in Python",
+}
 np.savez(
     sys.argv[1] if len(sys.argv) > 1 else "problem.npz",
     W1=W1, b1=b1, W2=W2, b2=b2, X=X, Y=Y, J=J,

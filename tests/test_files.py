@@ -3,11 +3,8 @@
 import io
 import json
 import os
-import shutil
 import stat
 import struct
-import subprocess
-import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -25,7 +22,6 @@ from fastcheck.network import Network
 from fastcheck.problem import Example, Problem, make_problem
 from tests import oracle
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 SPEC: dict[str, Any] = {"activations": ["tanh", "identity"], "loss": "squared_error", "l2": 0.5}
 
 
@@ -179,42 +175,6 @@ def test_a_function_of_ones_own_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'abs', a function of your own"):
         write_problem(tmp_path / "p.npz", problem)
     assert not (tmp_path / "p.npz").exists()
-
-
-def checked(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
-    code = run([str(path), "--json", "-", "--quiet"])
-    return code, json.loads(capsys.readouterr().out)
-
-
-def test_the_python_example_writes_a_right_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = (EXAMPLES / "write_problem.py").read_text(encoding="utf-8")
-    assert "import fastcheck" not in source
-    path = tmp_path / "p.npz"
-    subprocess.run([sys.executable, EXAMPLES / "write_problem.py", path], check=True)
-    code, report = checked(path, capsys)
-    assert (code, report["status"]) == (0, "agree")
-    assert report["cost"]["theirs"] == pytest.approx(report["cost"]["total"], rel=1e-12)
-    assert report["cost"]["agrees"]
-
-
-def test_the_c_example_writes_a_right_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    assert compiler is not None, "a C compiler is part of the test environment"
-    path, program = tmp_path / "p.npz", tmp_path / "write_problem"
-    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O2"]
-    source = EXAMPLES / "write_problem.c"
-    subprocess.run([compiler, *flags, "-o", program, source, "-lm"], check=True)
-    subprocess.run([program, path], check=True)
-    with zipfile.ZipFile(path) as archive:
-        assert archive.testzip() is None
-    assert read_problem(path).name == "written in C"
-    code, report = checked(path, capsys)
-    assert (code, report["status"]) == (0, "agree")
-    assert report["cost"]["theirs"] == pytest.approx(report["cost"]["total"], rel=1e-12)
 
 
 # ---- bad files --------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ def _printed(parts: Iterable[RenderableType], width: int, color: bool = False) -
         file=io.StringIO(),
         width=width,
         force_terminal=color,
+        force_jupyter=False,  # in a notebook it would show an output of its own
         color_system="standard" if color else None,
         no_color=not color,
         highlight=False,
