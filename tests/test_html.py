@@ -258,6 +258,24 @@ def test_the_diagnosis_and_the_mended_line_are_shown() -> None:
     assert page.index("samples in rows") < page.index("samples in columns")
 
 
+def test_what_goes_wrong_in_training_is_what_the_page_tells() -> None:
+    """The figures at the top, the diagnosis and the components are those of the wrong check."""
+    finding = {"sentence": "the penalty is on the biases", "rows": "db2 = dZ2.sum(axis=0)"}
+    later, _ = checked((20, 30, 4), {3: 5.0}, diagnosis={"findings": [finding]})
+    report, pictures = checked(
+        (20, 30, 4), after_training=(later,), training="after 9 gradient steps"
+    )
+    assert (report.gradient_status, report.status) == ("agree", "wrong")
+    page = render(report, pictures)
+    assert "<dd>1 <small>at the start 0</small></dd>" in page
+    assert "After 9 gradient steps" in page
+    assert "The penalty is on the biases." in page
+    assert "db2 = dZ2.sum(axis=0)" in page
+    assert page.index("W1[0, 3]") < page.index("Where it is, at the start")
+    assert 'class="weights wrong"' in page
+    assert "at the start" not in render(*checked((20, 30, 4)))
+
+
 def evil() -> tuple[Report, Pictures]:
     sizes = (20, 30, 4)
     names = {"W1": EVIL, "b1": '" onmouseover="alert(1)', "W2": "{{ 7 * 7 }}", "b2": "&lt;"}
@@ -338,6 +356,24 @@ def test_dark_is_dark_and_paper_is_white(browser: Any) -> None:
     assert opened.page.evaluate(brightness) < HALF_BLACK
     opened.page.emulate_media(media="print")
     assert opened.page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
+
+
+@needs_browser
+def test_on_paper_nothing_lies_over_anything_else(browser: Any) -> None:
+    """A4 is 794 pixels wide; what is opened for print must fit into the card that it is in."""
+    curve = VCurve(1e-7, 8, (Curve("textbook", (1e-3, 1e-7), (1e-6, 1e-8)),))
+    report, pictures = checked((20, 300, 40, 4), {3: 5.0}, kinks=(9, 7001))
+    opened = Opened(browser, render(report, replace(pictures, v_curve=curve)), width=794)
+    opened.page.emulate_media(media="print")
+    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 794
+    too_wide = """[...document.querySelectorAll('table, pre, .chart, .field')].filter(inner => {
+      const box = inner.getBoundingClientRect(), around = inner.closest('.layer, figure, section');
+      return box.width && box.right > around.getBoundingClientRect().right + 1;
+    }).map(inner => inner.outerHTML.slice(0, 80))"""
+    assert opened.page.evaluate(too_wide) == []
+    assert opened.page.locator("text=/^As a table$/").is_visible()
+    assert opened.troubles == []
 
 
 @needs_browser

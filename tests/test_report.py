@@ -167,6 +167,17 @@ def test_text_shows_every_block_and_the_wrong_components_with_both_values() -> N
     )
 
 
+def test_long_names_stay_whole_and_the_worst_component_makes_room() -> None:
+    names = {"W1": "net.0.weight", "b1": "net.0.bias", "W2": "net.2.weight", "b2": "net.2.bias"}
+    order = ThetaLayout.from_sizes([1024, 64, 10], [True, True], names=names)
+    report = make_report(doubled, order)
+    narrow, wide = lines(report), lines(report, width=120)
+    for shown in (narrow, wide):
+        row = next(line for line in shown if line.startswith("✗  d(net.2.weight)"))
+        assert ("net.2.weight[" in row) == (shown is wide)
+        assert any(line.startswith("✗  net.2.weight[") for line in shown)
+
+
 def test_text_names_kinks_with_their_slopes() -> None:
     at = ORDER.index("W1", 3, 4)
 

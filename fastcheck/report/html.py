@@ -26,7 +26,7 @@ from fastcheck.report.charts import (
     v_chart,
 )
 from fastcheck.report.data import Report
-from fastcheck.report.findings import findings, sentence_case
+from fastcheck.report.findings import findings, sentence_case, unexplained
 from fastcheck.report.maps import block_maps
 from fastcheck.report.network_drawing import layers
 from fastcheck.report.pictures import Pictures, VCurve
@@ -39,7 +39,7 @@ from fastcheck.report.words import (
     shape,
     verdict_sentence,
 )
-from fastcheck.verdict import BlockVerdict, ComponentVerdict
+from fastcheck.verdict import BlockVerdict, ComponentVerdict, worst_status
 
 __all__ = ["notebook", "render"]
 
@@ -60,15 +60,16 @@ def render(report: Report, pictures: Pictures | None = None) -> str:
     environment = _environment()
     script = _source("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    deciding = _deciding(report)
     return environment.get_template("page.html").render(
         report=report,
+        deciding=deciding,
         script=Markup(script),
         script_digest=digest,
         style=Markup(_source("page.css")),
         sentence=verdict_sentence(report),
         facts=list(facts(report)),
-        layers=layers(report),
-        findings=findings(report),
+        layers=layers(deciding),
         notes=list(all_notes(report)),
         pictures=pictures,
         words=verdict_sentence,
@@ -107,7 +108,12 @@ def _environment() -> Environment:
         "within": _within,
         "sentence_case": sentence_case,
     }
-    environment.globals |= {"MARKS": MARKS, "HEADLINES": HEADLINES}
+    environment.globals |= {
+        "MARKS": MARKS,
+        "HEADLINES": HEADLINES,
+        "findings": findings,
+        "unexplained": unexplained,
+    }
     return environment
 
 
@@ -117,6 +123,13 @@ def _source(name: str) -> str:
     environment = _environment()
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
+
+
+def _deciding(report: Report) -> Report:
+    """Return the check that the verdict comes from: the first, or one after training."""
+    checks = (report, *report.after_training)
+    worst = worst_status(*(check.gradient_status for check in checks))
+    return next(check for check in checks if check.gradient_status == worst)
 
 
 def _drawn(report: Report, pictures: Pictures | None) -> dict[str, Any]:

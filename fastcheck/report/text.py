@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Container, Iterable, Iterator
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -181,26 +182,42 @@ def _scale(cells_per_decade: int) -> str:
 
 
 def _block_table(report: Report, rows: list[BlockVerdict], width: int) -> Table:
-    """Return one row for each block and one for the whole."""
+    """Return one row for each block and one for the whole.
+
+    Long names leave no room for the worst component of each; the table of components has it.
+    """
     cells = next(count for columns, count in CELLS_PER_DECADE if width >= columns)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("")
-    table.add_column("block", overflow="fold", max_width=24)
-    for name in ("shape", "checked", "difference"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(_scale(cells), no_wrap=True)
-    table.add_column("wrong", justify="right", no_wrap=True)
-    for name in ("unsure", "kinks", "‖dθ‖", "‖dθ_approx‖") if width >= WIDE else ():
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("worst", overflow="fold")
     if len(report.blocks) > 1:
         rows = [*rows, report.whole]
-    for block in rows:
-        figures = [*_block_figures(block, report, cells), *(_more(block) if width >= WIDE else [])]
-        worst = "" if block.worst is None or block.kind == "whole" else block.worst.name
+    more = ["unsure", "kinks", "‖dθ‖", "‖dθ_approx‖"] if width >= WIDE else []
+    heads = ["", "block", "shape", "checked", "difference", _scale(cells), "wrong", *more, "worst"]
+    lines = [
+        [*_block_figures(block, report, cells), *(_more(block) if more else []), _worst(block)]
+        for block in rows
+    ]
+    if _table_width([heads, *lines]) > width:
+        heads, lines = heads[:-1], [line[:-1] for line in lines]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for head in heads:
+        if head in ("block", "worst"):
+            table.add_column(head, overflow="fold")
+        else:
+            left = head in ("", _scale(cells))
+            table.add_column(head, justify="left" if left else "right", no_wrap=True)
+    for block, line in zip(rows, lines, strict=True):
         style = STYLES[block.verdict] if block.verdict != "agree" else ""
-        table.add_row(*(Text(text, style=style) for text in [*figures, worst]))
+        table.add_row(*(Text(text, style=style) for text in line))
     return table
+
+
+def _worst(block: BlockVerdict) -> str:
+    return "" if block.worst is None or block.kind == "whole" else block.worst.name
+
+
+def _table_width(lines: list[list[str]]) -> int:
+    """Return the columns that a table takes if nothing in it is folded."""
+    widest = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    return sum(widest) + 2 * (len(widest) - 1)
 
 
 def _rows(report: Report) -> tuple[list[BlockVerdict], int]:
