@@ -97,7 +97,7 @@ class ComponentVerdict:
     gradient, approximation : float
         The given value, and the central difference.
     tolerance : float
-        The |g − g_approx| up to which it agrees.
+        The `|g − g_approx|` up to which it agrees.
     status : str
         One of `STATUSES`.
     low, high : float or None
@@ -123,7 +123,7 @@ class ComponentVerdict:
 
     @property
     def difference(self) -> float:
-        """|g − g_approx| / (|g| + |g_approx|), 0 when both are zero."""
+        """`|g − g_approx| / (|g| + |g_approx|)`, 0 when both are zero."""
         error = abs(self.gradient - self.approximation)
         return _ratio(error, abs(self.gradient), abs(self.approximation))
 
@@ -159,7 +159,7 @@ class BlockVerdict:
     wrong, cannot_tell, kinks : int
         Components of that status.
     worst : ComponentVerdict or None
-        The worst status, in it the largest |g − g_approx|.
+        The worst status, in it the largest `|g − g_approx|`.
     """
 
     name: str
