@@ -1,0 +1,200 @@
+"""The documentation: every block of code runs, and prints what the page says it prints."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.pages import Step, steps_of
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(
+    page
+    for page in DOCS.rglob("*.md")
+    if "_build" not in page.parts and "decisions" not in page.parts
+)
+NEEDED = {
+    "pytorch": ["torch"],
+    "keras": ["keras", "torch"],
+    "sklearn": ["sklearn"],
+    "jax": ["jax", "equinox", "flax"],
+    "files": ["onnx", "safetensors"],
+}
+ELISION = "…"
+# Differences that rounding alone makes may be so far apart between two machines.
+ROUNDING, APART = 2e-6, 20.0
+CHANGING = [
+    (re.compile(pattern, re.MULTILINE), instead)
+    for pattern, instead in (
+        (r"^E {3}(?: {4})?", ""),  # as pytest shows a failure
+        (r"^time\s.*$", ""),
+        (r"\bin [\d.]+s\b|\b0x[0-9a-f]+", ""),
+        (r"^[✓?] .*(?:agree|cannot tell)$", ""),
+        (r"^ {3}\S* {20}.*$", ""),  # the rest of a long name in the table of blocks
+        (r"^([✓?] .*?)\s+\S+\s+[█·│]{16}.*$", r"\1"),
+        (r"[█·│]{16}", ""),
+    )
+]
+NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
+
+
+def words(text: str) -> list[str]:
+    """Return what an output says, without what differs from one run to the next.
+
+    Lines are joined, as one digit more wraps a sentence elsewhere. Of rows that agree only the
+    block and its counts remain: which of the components is the worst is for rounding to say.
+    """
+    for pattern, instead in CHANGING:
+        text = pattern.sub(instead, text)
+    return text.split()
+
+
+def same(shown: str, real: str) -> bool:
+    """Return whether two words say the same; digits beyond the shown ones don't count."""
+    if shown == real:
+        return True
+    theirs, ours = NUMBER.findall(shown), NUMBER.findall(real)
+    if NUMBER.sub("#", shown) != NUMBER.sub("#", real) or len(theirs) != len(ours):
+        return False
+    values = [[float(n.replace(",", "")) for n in numbers] for numbers in (theirs, ours)]
+    return all(near(a, b) for a, b in zip(*values, strict=True))
+
+
+def near(a: float, b: float) -> bool:
+    size = max(abs(a), abs(b))
+    if 0.0 < size < ROUNDING and a * b > 0:
+        return size < APART * min(abs(a), abs(b))
+    return abs(a - b) <= 1e-5 * size
+
+
+def difference(shown: str, real: str) -> str:
+    """Return where an output is not what the page shows, "" where it is."""
+    theirs = words(real)
+    at = 0
+    parts = re.split(rf"^{ELISION}$", shown, flags=re.MULTILINE)
+    for number, part in enumerate(parts):
+        ours = words(part)
+        starts = [at] if number == 0 else range(at, len(theirs) + 1)
+        if number and number == len(parts) - 1:
+            starts = [len(theirs) - len(ours)]
+        for start in starts:
+            fits = at <= start <= len(theirs) - len(ours)
+            if fits and all(map(same, ours, theirs[start:])):
+                at = start + len(ours)
+                break
+        else:
+            return f"the page says\n{part}\nbut what came out is\n{real}"
+    if at < len(theirs):
+        return f"nothing is said of\n{' '.join(theirs[at:])}"
+    return ""
+
+
+def run(page: Path, folder: Path) -> list[str]:
+    """Run a page in a process of its own: frameworks and settings stay apart."""
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "utf-8",
+        "KERAS_BACKEND": "torch",
+        "JAX_PLATFORMS": "cpu",
+    }
+    for name in [n for n in environment if n.startswith(("PYTEST", "GITHUB"))]:
+        del environment[name]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "pages.py"), str(page)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_does_what_it_shows(page: Path, tmp_path: Path) -> None:
+    for name in NEEDED.get(page.stem, []):
+        if importlib.util.find_spec(name) is None:  # Keras is not to be imported here
+            pytest.skip(f"{name} is not installed")
+    steps = steps_of(page)
+    real = run(page, tmp_path)
+    assert len(real) == len(steps)
+    troubles = [
+        f"{page.name}, line {step.line}: {found}"
+        for step, output in zip(steps, real, strict=True)
+        if (found := difference(step.shown, output))
+    ]
+    assert not troubles, "\n\n".join(troubles)
+
+
+def test_every_page_of_code_was_found() -> None:
+    names = {page.stem for page in PAGES}
+    assert {"tutorial", "questions", "files", "pytest", "report", "mathematics"} <= names
+    assert set(NEEDED) <= names
+    for page in PAGES:
+        fences = re.findall(r"^```(?:python|\{code-block\} python)$", page.read_text(), re.M)
+        assert len(fences) == sum(step.kind != "command" for step in steps_of(page))
+
+
+REPORT = """\
+✗ WRONG: dθ is not the gradient of J: difference 0.18, held to 1e-07 (most
+likely a bug). Wrong: dW1 (4,253 of 6,400 components).
+
+most likely  The derivative is missing.
+time        0.87 s (diagnosis 0.55 s, differences 0.23 s), 2 workers
+
+   block    shape  checked  difference  1e-16   1e-8   1  wrong  worst
+✗  dW1    100×64    6,400        0.36  ████████████████  4,253  W1[46, 28]
+✓  dW2   100×100   10,000     1.5e-16  █········│······      0  W2[28, 60]
+"""
+
+
+LET_PASS = [
+    ("0.87 s (diag", "1.2 s (diag"),
+    ("1.5e-16  █····", "3.5e-15  ██···"),
+    ("[28, 60]", "[1, 2]"),
+    ("(most\nlikely", "(most likely\n"),
+]
+MISSED = [
+    ("WRONG", "RIGHT"),
+    ("4,253", "4,254"),
+    ("0.18", "0.19"),
+    ("is missing", "is doubled"),
+    ("✓  dW2", "✗  dW2"),
+    ("W1[46, 28]", "W1[46, 27]"),
+    ("held to 1e-07", "held to 1e-05"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), LET_PASS)
+def test_what_differs_between_runs_is_let_pass(old: str, new: str) -> None:
+    assert old in REPORT
+    assert difference(REPORT, REPORT.replace(old, new)) == ""
+
+
+@pytest.mark.parametrize(("old", "new"), MISSED)
+def test_what_a_reader_would_miss_is_not(old: str, new: str) -> None:
+    assert old in REPORT
+    assert difference(REPORT, REPORT.replace(old, new)) != ""
+
+
+def test_an_elision_stands_for_anything_and_nothing_else_is_left_out() -> None:
+    first, *_, last = REPORT.splitlines()
+    assert difference(f"{first}\n{ELISION}\n", REPORT) == ""
+    assert difference(f"{first}\n{ELISION}\n{last}\n", REPORT) == ""
+    assert difference(f"{first}\n", REPORT) != ""
+    assert difference(f"{last}\n{ELISION}\n", REPORT) != ""
+    assert all(later.line > earlier.line for earlier, later in pairwise(_steps()))
+
+
+def _steps() -> list[Step]:
+    return steps_of(DOCS / "tutorial.md")
