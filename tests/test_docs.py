@@ -8,12 +8,12 @@ import os
 import re
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.pages import Step, steps_of
+from tests.pages import ELISION, Step, difference, steps_of, written
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(
@@ -28,73 +28,6 @@ NEEDED = {
     "jax": ["jax", "equinox", "flax"],
     "files": ["onnx", "safetensors"],
 }
-ELISION = "…"
-# Differences that rounding alone makes may be so far apart between two machines.
-ROUNDING, APART = 2e-6, 20.0
-CHANGING = [
-    (re.compile(pattern, re.MULTILINE), instead)
-    for pattern, instead in (
-        (r"^E {3}(?: {4})?", ""),  # as pytest shows a failure
-        (r"^time\s.*$", ""),
-        (r"\bin [\d.]+s\b|\b0x[0-9a-f]+", ""),
-        (r"^[✓?] .*(?:agree|cannot tell)$", ""),
-        (r"^ {3}\S* {20}.*$", ""),  # the rest of a long name in the table of blocks
-        (r"^([✓?] .*?)\s+\S+\s+[█·│]{16}.*$", r"\1"),
-        (r"[█·│]{16}", ""),
-    )
-]
-NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
-
-
-def words(text: str) -> list[str]:
-    """Return what an output says, without what differs from one run to the next.
-
-    Lines are joined, as one digit more wraps a sentence elsewhere. Of rows that agree only the
-    block and its counts remain: which of the components is the worst is for rounding to say.
-    """
-    for pattern, instead in CHANGING:
-        text = pattern.sub(instead, text)
-    return text.split()
-
-
-def same(shown: str, real: str) -> bool:
-    """Return whether two words say the same; digits beyond the shown ones don't count."""
-    if shown == real:
-        return True
-    theirs, ours = NUMBER.findall(shown), NUMBER.findall(real)
-    if NUMBER.sub("#", shown) != NUMBER.sub("#", real) or len(theirs) != len(ours):
-        return False
-    values = [[float(n.replace(",", "")) for n in numbers] for numbers in (theirs, ours)]
-    return all(near(a, b) for a, b in zip(*values, strict=True))
-
-
-def near(a: float, b: float) -> bool:
-    size = max(abs(a), abs(b))
-    if 0.0 < size < ROUNDING and a * b > 0:
-        return size < APART * min(abs(a), abs(b))
-    return abs(a - b) <= 1e-5 * size
-
-
-def difference(shown: str, real: str) -> str:
-    """Return where an output is not what the page shows, "" where it is."""
-    theirs = words(real)
-    at = 0
-    parts = re.split(rf"^{ELISION}$", shown, flags=re.MULTILINE)
-    for number, part in enumerate(parts):
-        ours = words(part)
-        starts = [at] if number == 0 else range(at, len(theirs) + 1)
-        if number and number == len(parts) - 1:
-            starts = [len(theirs) - len(ours)]
-        for start in starts:
-            fits = at <= start <= len(theirs) - len(ours)
-            if fits and all(map(same, ours, theirs[start:])):
-                at = start + len(ours)
-                break
-        else:
-            return f"the page says\n{part}\nbut what came out is\n{real}"
-    if at < len(theirs):
-        return f"nothing is said of\n{' '.join(theirs[at:])}"
-    return ""
 
 
 def run(page: Path, folder: Path) -> list[str]:
@@ -193,8 +126,23 @@ def test_an_elision_stands_for_anything_and_nothing_else_is_left_out() -> None:
     assert difference(f"{first}\n{ELISION}\n{last}\n", REPORT) == ""
     assert difference(f"{first}\n", REPORT) != ""
     assert difference(f"{last}\n{ELISION}\n", REPORT) != ""
-    assert all(later.line > earlier.line for earlier, later in pairwise(_steps()))
 
 
-def _steps() -> list[Step]:
-    return steps_of(DOCS / "tutorial.md")
+def test_pages_can_be_written_anew() -> None:
+    """Every output of a page is replaced where it stands, and nothing else."""
+    page = DOCS / "tutorial.md"
+    steps, text = steps_of(page), page.read_text("utf-8")
+    assert written(text, steps, [step.shown for step in steps]) == text
+    shown = [step for step in steps if step.shown]
+    assert len(shown) > 5
+    real = [f"{number} new\nlines\n" if step.shown else "" for number, step in enumerate(steps)]
+    anew = written(text, steps, real)
+    assert anew.count(" new\nlines\n```\n") == len(shown)
+    assert written(anew, _read(anew), [step.shown for step in steps]) == text
+
+
+def _read(text: str) -> list[Step]:
+    with TemporaryDirectory() as folder:
+        page = Path(folder) / "page.md"
+        page.write_text(text, "utf-8")
+        return steps_of(page)
