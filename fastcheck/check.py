@@ -12,7 +12,7 @@ from typing import Any, Unpack, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastcheck import parallel, sampling
+from fastcheck import parallel, sampling, workspaces
 from fastcheck.approximation import Approximation
 from fastcheck.cost import CostParts, compare_cost, cost_parts
 from fastcheck.door import positive_number
@@ -264,8 +264,11 @@ def _approximate(
     # Small products gain nothing from BLAS threads, and lose much where other work runs beside.
     with parallel.one_blas_thread():
         prepared = preparation(settings.method)(network, batch, indices, settings)
-        results = parallel.run(prepared, settings, "differences")
-        return prepared.assemble(results)
+        try:
+            results = parallel.run(prepared, settings, "differences")
+            return prepared.assemble(results)
+        finally:
+            workspaces.release()
 
 
 def _cost(task: _Task, batch: Batch) -> CostFacts:

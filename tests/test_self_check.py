@@ -67,7 +67,7 @@ def test_slopes_that_are_wrong_from_the_start_are_not_used(monkeypatch: pytest.M
 
     def wrong(*arguments: Any) -> Any:
         on_kink = kernel(*arguments)
-        arguments[5][0][...] *= 0.999  # the gains to the left of a kink
+        arguments[6][0][...] *= 0.999  # the gains to the left of a kink
         return on_kink
 
     monkeypatch.setattr(probes, "layer_slopes", wrong)

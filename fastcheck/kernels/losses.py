@@ -27,6 +27,8 @@ __all__ = ["LOSSES", "Loss", "loss_growth", "loss_value"]
 
 Floats = NDArray[np.float64]
 
+SMALL = 2.0**-7  # below it, the series of expm1 and log1p serve
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -76,12 +78,12 @@ def _log1p_small(x: float) -> float:
 
 
 @part_kernel
-def _largest(values: Floats) -> float:
-    """The largest absolute value."""
-    top = 0.0
+def _all_small(values: Floats) -> bool:
+    """Whether the series serve all of them; counted, since that vectorises and a maximum not."""
+    large = 0
     for i in range(values.size):
-        top = max(top, abs(values[i]))
-    return top
+        large += abs(values[i]) >= SMALL
+    return large == 0
 
 
 @part_kernel
@@ -152,7 +154,7 @@ def _softmax_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) 
     mass = t.sum()
     _subtract_target_mean(t, mass, d, out)
     columns = out.size
-    if _largest(d.reshape(d.size)) < 0.0078125:
+    if _all_small(d.reshape(d.size)):
         out[:] = 0.0
         for k in range(z.size):
             share = probabilities[k]

@@ -67,14 +67,25 @@ def _probed(flight: Flight, l: int) -> Integers:
 @part_kernel
 def _gather(W: Floats, rows: Integers, columns: Integers, gains: Floats, out: Floats) -> None:
     """out[j, i] = W[rows[j], columns[i]] · gains[i]: the weights that the active units use."""
-    whole = columns.size == W.shape[1]
-    for j in range(rows.size):
-        if whole:
+    if columns.size == W.shape[1]:
+        for j in range(rows.size):
+            row, found = W[rows[j]], out[j]
             for i in range(columns.size):
-                out[j, i] = W[rows[j], i] * gains[i]
-        else:
-            for i in range(columns.size):
-                out[j, i] = W[rows[j], columns[i]] * gains[i]
+                found[i] = row[i] * gains[i]
+        return
+    fours = rows.size - rows.size % 4
+    for j in range(0, fours, 4):  # one look at `columns` serves four rows
+        first, second, third, fourth = W[rows[j]], W[rows[j + 1]], W[rows[j + 2]], W[rows[j + 3]]
+        one, two, three, four = out[j], out[j + 1], out[j + 2], out[j + 3]
+        for i in range(columns.size):
+            column, gain = columns[i], gains[i]
+            one[i] = first[column] * gain
+            two[i] = second[column] * gain
+            three[i] = third[column] * gain
+            four[i] = fourth[column] * gain
+    for j in range(fours, rows.size):
+        for i in range(columns.size):
+            out[j, i] = W[rows[j], columns[i]] * gains[i]
 
 
 @part_kernel

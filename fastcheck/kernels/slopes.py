@@ -8,14 +8,77 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.kernels.activations import change
-from fastcheck.kernels.compiling import array_kernel
+from fastcheck.kernels.compiling import array_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
-from fastcheck.kernels.propagation import mask_of
 
 __all__ = ["layer_slopes"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+@part_kernel
+def _piece_slopes(which: int, p: float, kinks: Floats, custom: Any) -> Floats:
+    """Slopes of an activation that is linear between its kinks, from left to right."""
+    slopes = np.empty(kinks.size + 1)
+    both = np.empty(2)
+    for piece in range(slopes.size):
+        start = kinks[piece - 1] if piece > 0 else (kinks[0] if kinks.size > 0 else 0.0) - 1.0
+        stop = kinks[piece] if piece < kinks.size else start + 1.0
+        step = 0.25 * (stop - start)
+        both[0], both[1] = -step, step
+        change(which, p, 0.5 * (start + stop), both, custom)
+        slopes[piece] = (both[1] - both[0]) / (2.0 * step)
+    return slopes
+
+
+@part_kernel
+def _straight(
+    Z: Floats, kinks: Floats, slopes: Floats, gains: tuple[Floats, Floats], first: int
+) -> int:
+    """Fill in the gains of a layer that is linear between its kinks; return how many lie on one."""
+    left, right = gains
+    on_kink = 0
+    for i in range(first, first + Z.size):
+        z, below, upto = Z[i - first], 0, 0
+        for k in range(kinks.size):
+            below += z > kinks[k]
+            upto += z >= kinks[k]
+        on_kink += upto - below
+        left[i], right[i] = slopes[below], slopes[upto]
+    return on_kink
+
+
+@part_kernel
+def _curved(
+    net: NetworkArrays,
+    l: int,
+    Z: Floats,
+    kinks: Floats,
+    steps: Floats,
+    gains: tuple[Floats, Floats],
+    first: int,
+    custom: Any,
+) -> int:
+    """As `_straight`, for any activation: central differences at each sample's own step."""
+    left, right = gains
+    on_kink = 0
+    both = np.empty(2)
+    for i in range(first, first + Z.size):
+        z, step = Z[i - first], steps[(i - first) // net.sizes[l + 1]]
+        room = np.inf
+        for kink in kinks:
+            room = min(room, abs(z - kink))
+        if room > 0.0:
+            step = min(step, 0.5 * room)
+        both[0], both[1] = -step, step
+        change(net.activations[l], net.parameters[l], z, both, custom)
+        if room > 0.0:
+            left[i] = right[i] = (both[1] - both[0]) / (2.0 * step)
+        else:
+            on_kink += 1
+            left[i], right[i] = -both[0] / step, both[1] / step
+    return on_kink
 
 
 @array_kernel
@@ -25,6 +88,7 @@ def layer_slopes(
     m: int,
     steps: Floats,
     kinks: tuple[Floats, Integers],
+    straight: NDArray[np.bool_],
     gains: tuple[Floats, Floats],
     custom: Any,
 ) -> int:
@@ -42,30 +106,27 @@ def layer_slopes(
     steps : ndarray, shape (L, m), float64
     kinks : tuple of ndarray
         As for `loss_change`.
+    straight : ndarray, shape (L,), bool
+        Which activations are linear between their kinks.
     gains : tuple of ndarray, shape (m · Σ n_l,), float64
         Filled in: left and right.
     """
     left, right = gains
     on_kink = 0
-    i = 0
-    both = np.empty(2)
+    first = 0
     for l in range(net.activations.size):
         here = kinks[0][kinks[1][l] : kinks[1][l + 1]]
-        for s in range(m):
-            for j in range(net.sizes[l + 1]):
-                step = steps[l, s]
-                room = np.inf
-                for kink in here:
-                    room = min(room, abs(Z[i] - kink))
-                if room > 0.0:
-                    step = min(step, 0.5 * room)
-                both[0], both[1] = -step, step
-                change(net.activations[l], net.parameters[l], Z[i], both, custom)
-                mask = mask_of(net, l, s, j)
-                if room > 0.0:
-                    left[i] = right[i] = mask * (both[1] - both[0]) / (2.0 * step)
-                else:
-                    on_kink += 1
-                    left[i], right[i] = -mask * both[0] / step, mask * both[1] / step
-                i += 1
+        count = m * net.sizes[l + 1]
+        z = Z[first : first + count]
+        if straight[l]:
+            slopes = _piece_slopes(net.activations[l], net.parameters[l], here, custom)
+            on_kink += _straight(z, here, slopes, gains, first)
+        else:
+            on_kink += _curved(net, l, z, here, steps[l], gains, first, custom)
+        mask = net.mask_offsets[l]
+        if mask >= 0:
+            for i in range(count):
+                left[first + i] *= net.masks[mask + i]
+                right[first + i] *= net.masks[mask + i]
+        first += count
     return on_kink

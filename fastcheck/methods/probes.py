@@ -13,7 +13,8 @@ from fastcheck.kernels.forward import NetworkArrays, forward_trace
 from fastcheck.kernels.probes import linear_probes
 from fastcheck.kernels.propagation import loss_change
 from fastcheck.kernels.slopes import layer_slopes
-from fastcheck.network import Batch, Network
+from fastcheck.network import Batch, BoundActivation, Network
+from fastcheck.workspaces import workspace
 
 __all__ = [
     "Probes",
@@ -155,7 +156,7 @@ def trace_of(network: Network, batch: Batch, epsilon: float) -> Probes:
         np.cumsum([0, *map(len, places)], dtype=np.int64),
     )
     left, right = np.empty_like(Z), np.empty_like(Z)
-    norms = [_row_norms(network.W(layer)) for layer in range(1, network.depth + 1)]
+    norms = [_row_norms(network, layer) for layer in range(1, network.depth + 1)]
     probes = Probes(
         network,
         batch,
@@ -175,13 +176,18 @@ def trace_of(network: Network, batch: Batch, epsilon: float) -> Probes:
         largest = np.abs(probes.inputs_of(layer)).max(axis=1)
         probes.steps[:, layer - 1] = epsilon * np.maximum(1.0, largest)
     on_kink = layer_slopes(
-        net, Z, batch.size, np.ascontiguousarray(probes.steps.T), kinks, (left, right),
+        net, Z, batch.size, np.ascontiguousarray(probes.steps.T), kinks,
+        np.array([_straight(a) for a in network.activations]), (left, right),
         network.pointers[0],
     )  # fmt: skip
     return replace(probes, on_kink=int(on_kink))
 
 
-def _row_norms(W: Floats) -> Floats:
+def _row_norms(network: Network, layer: int) -> Floats:
+    """Return the norms that kinks are looked for with: of layers that have some, the first not."""
+    W = network.W(layer)
+    if layer == 1 or not network.activations[layer - 1].kinks:
+        return np.zeros(W.shape[0])
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", W, W)))
 
 
@@ -274,19 +280,14 @@ def measured(probes: Probes) -> Probes:
     """Measure the O(h²) term on a few probes, and choose passes and nodes by it."""
     offsets, sizes = probes.unit_offsets, probes.network.sizes[1:]
     bends = _Bends(spread=np.zeros(len(sizes)))
-    work = np.empty((3, max(sizes) * max(MEASURED_UNITS * len(sizes), *sizes)))
     for sample in _measured_samples(probes):
         picks = [_measured_units(probes, layer, sample) for layer in range(1, len(sizes) + 1)]
-        touched = np.zeros(int(offsets[-1]), bool)
-        for layer, units in enumerate(picks):
-            touched[offsets[layer] + units] = True
-        slopes, reach = linear_slopes(probes, (sample, sample + 1), touched, work)
+        shared = _shared_slopes(probes, sample, picks)
         for layer, units in enumerate(picks, start=1):
-            free = units[reach[0, offsets[layer - 1] + units] > 1.0]
-            if free.size == 0:  # all of them near a kink
-                continue
-            whole, _ = probes.slopes(layer, sample, free, np.array([1.0, 0.5]))
-            bends.see(layer, slopes[0, 0, offsets[layer - 1] + free], whole)
+            whole, crossed = probes.slopes(layer, sample, units, np.array([1.0, 0.5]))
+            free = crossed == 0
+            if free.any():  # not all of them near a kink
+                bends.see(layer, shared[offsets[layer - 1] + units[free]], whole[:, free])
     if not probes.direct:
         nodes = _nodes(bends.curvature)
         # Linear probes take an activation's slope at the full step, whatever the node.
@@ -301,6 +302,18 @@ def measured(probes: Probes) -> Probes:
     return replace(
         probes, linear=False, curvature=bends.curvature, nodes=nodes, spread=bends.spread
     )
+
+
+def _shared_slopes(probes: Probes, sample: int, picks: list[Integers]) -> Floats:
+    """Return the linear slopes of some units of each layer, shape (Σ n_l,)."""
+    offsets, sizes = probes.unit_offsets, probes.network.sizes[1:]
+    touched = np.zeros(int(offsets[-1]), bool)
+    for layer, units in enumerate(picks):
+        touched[offsets[layer] + units] = True
+    with workspace(3, max(sizes) * max(MEASURED_UNITS * len(sizes), *sizes)) as work:
+        slopes, _ = linear_slopes(probes, (sample, sample + 1), touched, work)
+    shared: Floats = slopes[0, 0]
+    return shared
 
 
 def _measured_samples(probes: Probes) -> Integers:
@@ -332,8 +345,12 @@ def _measured_units(probes: Probes, layer: int, sample: int) -> Integers:
 
 def _piecewise_linear(probes: Probes) -> bool:
     """Return whether all hidden activations are linear between their kinks."""
-    entries = [a.entry for a in probes.network.activations[:-1]]
-    return all(e is not None and e.piecewise_linear for e in entries)
+    return all(_straight(a) for a in probes.network.activations[:-1])
+
+
+def _straight(activation: BoundActivation) -> bool:
+    """Return whether an activation is linear between its kinks."""
+    return activation.entry is not None and activation.entry.piecewise_linear
 
 
 def _nodes(curvature: float) -> Floats:

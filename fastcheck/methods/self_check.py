@@ -16,6 +16,7 @@ from fastcheck.kernels.textbook import (
 )
 from fastcheck.network import Batch, Network
 from fastcheck.theta import Block
+from fastcheck.workspaces import workspace
 
 __all__ = ["SelfCheckError", "self_checked"]
 
@@ -90,13 +91,13 @@ def _together(
     network: Network, batch: Batch, indices: Integers, signs: Floats, epsilon: float
 ) -> tuple[float, float]:
     """Return the literal central difference of several components moved at once, and J."""
-    net, theta = network.arrays(batch.size), network.theta.copy()
-    X, work = in_blocks(batch.X), np.empty(work_shape(network.sizes))
+    net, X = network.arrays(batch.size), in_blocks(batch.X)
     costs = []
-    kept = theta[indices]
-    for side in (epsilon, -epsilon):
-        theta[indices] = kept + side * signs
-        costs.append(textbook_cost(net, theta, X, batch.T, work, *network.pointers))
+    with workspace(network.size) as theta, workspace(*work_shape(network.sizes)) as work:
+        theta[:] = network.theta
+        for side in (epsilon, -epsilon):
+            theta[indices] = network.theta[indices] + side * signs
+            costs.append(textbook_cost(net, theta, X, batch.T, work, *network.pointers))
     return (costs[0] - costs[1]) / (2.0 * epsilon), 0.5 * (costs[0] + costs[1])
 
 
@@ -115,14 +116,24 @@ def _chosen(network: Network, approximation: Approximation) -> Integers:
     chosen = []
     for block in network.order.blocks:
         part = _part(block, approximation)
-        size = np.abs(approximation.values[part])
+        if block.kind != "W" or part.start == part.stop:
+            continue
         kinks = approximation.kinks.positions
         inside = kinks[(kinks >= part.start) & (kinks < part.stop)] - part.start
-        if inside.size:
-            size[inside] = -1.0
-        if block.kind == "W" and size.size and size.max() >= 0.0:
-            chosen.append(part.start + int(np.argmax(size)))
+        if inside.size < part.stop - part.start:
+            chosen.append(part.start + _largest(approximation.values[part], inside))
     return np.array(chosen, dtype=np.int64)
+
+
+def _largest(values: Floats, without: Integers) -> int:
+    """Return where the largest absolute value is, some positions left out."""
+    if without.size:
+        values = values.copy()
+        values[without] = 0.0
+        if not values.any():
+            return int(np.setdiff1d(np.arange(values.size), without)[0])
+    most, least = int(values.argmax()), int(values.argmin())
+    return most if values[most] >= -values[least] else least
 
 
 def _part(block: Block, approximation: Approximation) -> slice:

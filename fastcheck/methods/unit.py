@@ -7,9 +7,7 @@ step of the row and is the same for smaller ones up to a measured O(h²).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +27,7 @@ from fastcheck.methods.self_check import self_checked
 from fastcheck.methods.unit_rows import Chunk, ChunkResult, assemble
 from fastcheck.network import Batch, Network
 from fastcheck.settings import Settings
+from fastcheck.workspaces import workspace
 
 __all__ = ["UnitMethod", "prepare"]
 
@@ -52,14 +51,6 @@ class UnitMethod:
         self.chunks: Sequence[Chunk] = _chunks(probes, self.touched, settings.memory)
         gains = (probes.left, probes.right) if probes.on_kink else ()
         self.sides = [turned(probes, side) for side in gains]
-        self._local = threading.local()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_local"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._local = threading.local()
 
     @property
     def weights(self) -> list[int]:
@@ -84,33 +75,33 @@ class UnitMethod:
         mine = np.arange(self.touched.size) % chunk.parts == chunk.part
         return np.asarray(self.touched & mine)
 
-    def _workspace(self, touched: NDArray[np.bool_]) -> Floats:
-        """Return this thread's own workspace, made on first use."""
-        widest = max(self.probes.network.sizes[1:])
-        size = widest * max(int(touched.sum()), widest)
-        if getattr(self._local, "work", np.empty((3, 0))).shape[1] < size:
-            self._local.work = np.empty((3, size))
-        return self._local.work  # type: ignore[no-any-return]
-
     def differences(self, chunk: Chunk) -> ChunkResult:
         """Probe the units of one chunk at each of its samples."""
-        probes, touched = self.probes, self._touched_part(chunk)
-        work = self._workspace(touched)
+        touched = self._touched_part(chunk)
+        widest = max(self.probes.network.sizes[1:])
+        with workspace(3, widest * max(int(touched.sum()), widest)) as work:
+            return self._probed(chunk, touched, work)
+
+    def _probed(self, chunk: Chunk, touched: NDArray[np.bool_], work: Floats) -> ChunkResult:
+        probes = self.probes
         slopes, reach = linear_slopes(probes, (chunk.first, chunk.last), touched, work)
         slopes[:, :, ~touched] = 0.0  # output units are all probed
-        found = []
-        for row, sample in enumerate(range(chunk.first, chunk.last)):
-            here = slopes[row, 0].copy()
-            if not probes.linear:
-                met = full_slopes(probes, sample, touched, slopes[row])
+        here = slopes[:, 0] if probes.linear else slopes[:, 0].copy()
+        if not probes.linear:
+            for row in range(len(slopes)):
+                met = full_slopes(probes, chunk.first + row, touched, slopes[row])
                 reach[row] = np.where(met, 0.0, reach[row])
-            reach[row][unconverged(probes, slopes[row])] = 0.0
-            flagged = touched & (reach[row] <= 1.0)
-            if flagged.any():
-                known = (slopes[row], self._sided_slopes(sample, flagged, here, work))
-                found.append(
-                    evaluate_kinks(probes, sample, self.indices, flagged, reach[row], known)
-                )
+        if probes.nodes.size > 1:
+            for row in range(len(slopes)):
+                reach[row][unconverged(probes, slopes[row])] = 0.0
+        flagged = touched & (reach <= 1.0)
+        found = []
+        for row in np.flatnonzero(flagged.any(axis=1)).tolist():
+            sample = chunk.first + row
+            known = (slopes[row], self._sided_slopes(sample, flagged[row], here[row], work))
+            found.append(
+                evaluate_kinks(probes, sample, self.indices, flagged[row], reach[row], known)
+            )
         return ChunkResult(slopes, merge_kinks(found))
 
     def _sided_slopes(

@@ -54,10 +54,12 @@ def assemble(
     network = probes.network
     done = [r for r in results if r is not None]
     complete = len(done) == len(results)
-    values = np.full(network.size if indices is None else indices.size, np.nan)
+    values = np.empty(network.size if indices is None else indices.size)
     bends = np.zeros_like(values) if probes.nodes.size > 1 else None
     kinks = Kinks.none()
-    if complete:
+    if not complete:
+        values[:] = np.nan
+    else:
         slopes = _coefficients(probes, _joined(probes, chunks, results))
         for block in network.order.blocks:
             _fill_block(probes, slopes, block, indices, (values, bends))
