@@ -78,6 +78,16 @@ def test_every_page_of_code_was_found() -> None:
         assert len(fences) == sum(step.kind != "command" for step in steps_of(page))
 
 
+def test_the_page_on_the_command_has_every_option() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fastcheck", "--help"], capture_output=True, text=True, check=True
+    )
+    options = set(re.findall(r"--[a-z][a-z0-9-]+", done.stdout))
+    assert len(options) > 25
+    page = (DOCS / "command.md").read_text("utf-8")
+    assert options == set(re.findall(r"(?<=`)--[a-z][a-z0-9-]+", page))
+
+
 REPORT = """\
 ✗ WRONG: dθ is not the gradient of J: difference 0.18, held to 1e-07 (most
 likely a bug). Wrong: dW1 (4,253 of 6,400 components).
