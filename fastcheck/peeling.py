@@ -198,7 +198,10 @@ def _with_equals(options: list[Option]) -> list[Option]:
         if len(o) == 1 and o[0].cost <= found[0].cost + 0.3 and o[0].slip != "unknown"
         and o[0].place == found[0].place and np.allclose(d.dZ, delta.dZ, rtol=1e-7, atol=0.0)
     ]  # fmt: skip
-    texts = tuple(f"{f.slip}{' (' + f.value + ')' if f.value else ''}" for f in others[:3])
+    texts = tuple(
+        SLIPS[f.slip].sentence.format(l=f.layer, k=f.layer - 1, n=f.layer + 1, value=f.value)
+        for f in others[:3]
+    )
     first = replace(found[0], equal=(*found[0].equal, *texts))
     return [(delta, (first,)), *options[1:]]
 

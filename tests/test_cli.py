@@ -21,7 +21,6 @@ from fastcheck.problem import Example, make_problem
 from fastcheck.report import Report
 from fastcheck.settings import BACKENDS, METHODS, Settings
 
-README = Path(__file__).parent.parent / "README.md"
 INSTALLED = shutil.which("fastcheck", path=str(Path(sys.executable).parent))
 COMMAND = [INSTALLED] if INSTALLED else [sys.executable, "-m", "fastcheck"]
 SMALL = ["--layers", "64-12-10", "--batch", "6"]
@@ -225,12 +224,6 @@ def test_the_help_states_the_defaults_that_hold(capsys: pytest.CaptureFixture[st
     assert f"Samples (default {example.batch})" in text
     assert f"hidden layers (default {example.activation})" in text
     assert f"Default {example.loss}." in text
-
-
-def test_every_option_is_in_the_readme() -> None:
-    text = README.read_text(encoding="utf-8")
-    missing = [option for option in options() if not re.search(rf"{option}(?![\w-])", text)]
-    assert not missing
 
 
 def test_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
