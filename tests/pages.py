@@ -214,7 +214,7 @@ def written(page: str, steps: list[Step], real: list[str]) -> str:
         first = step.line
         if step.kind == "python":
             first = lines.index("```text", lines.index("```", step.line)) + 1
-        lines[first : first + len(step.shown.splitlines())] = output.splitlines()
+        lines[first : first + len(step.shown.splitlines())] = output.rstrip().splitlines()
     return "\n".join(lines)
 
 
