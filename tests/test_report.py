@@ -167,6 +167,11 @@ def test_text_shows_every_block_and_the_wrong_components_with_both_values() -> N
     )
 
 
+def test_a_prompt_shows_a_report_in_one_line() -> None:
+    assert repr(make_report(doubled)).startswith("<Report: wrong, difference 0.0")
+    assert repr(make_report()) == "<Report: agree, difference 0, 66,250 of 66,250 components>"
+
+
 def test_long_names_stay_whole_and_the_worst_component_makes_room() -> None:
     names = {"W1": "net.0.weight", "b1": "net.0.bias", "W2": "net.2.weight", "b2": "net.2.bias"}
     order = ThetaLayout.from_sizes([1024, 64, 10], [True, True], names=names)

@@ -256,3 +256,7 @@ class Report:
 
     def __str__(self) -> str:
         return self.to_text()
+
+    def __repr__(self) -> str:
+        checked = f"{self.whole.checked:,} of {self.whole.size:,} components"
+        return f"<Report: {self.status}, difference {self.difference:.2g}, {checked}>"
