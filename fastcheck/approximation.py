@@ -59,6 +59,8 @@ class Approximation:
         What a reader should know, a sentence each.
     self_check : str
         What the literal re-evaluation of a few components gave, in a sentence ("" where none ran).
+    trace : tuple of ndarray or None
+        Z and A of the forward pass at θ, where the method has made one; see `rounding.rounding`.
     """
 
     method: str
@@ -71,3 +73,4 @@ class Approximation:
     complete: bool = True
     notes: tuple[str, ...] = ()
     self_check: str = ""
+    trace: tuple[Floats, Floats] | None = None

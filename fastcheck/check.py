@@ -203,7 +203,7 @@ def _check(task: _Task) -> Report:
     with clock.part("differences"):
         approximation = _approximate(network, batch, indices, settings)
     precision = settings.precision or gradient.precision
-    sigma = partial(_rounding, network, batch, precision)
+    sigma = partial(_rounding, network, batch, precision, approximation.trace)
     with clock.part("comparison"), parallel.one_blas_thread():
         judgement = judge(
             network.order,
@@ -233,11 +233,13 @@ def _check(task: _Task) -> Report:
     )
 
 
-def _rounding(network: Network, batch: Batch, precision: str) -> Floats:
+def _rounding(
+    network: Network, batch: Batch, precision: str, trace: tuple[Floats, Floats] | None
+) -> Floats:
     """Return what rounding does to a right gradient; needed only where one does not agree."""
     from fastcheck.rounding import gradient_rounding
 
-    return gradient_rounding(network, batch, precision)
+    return gradient_rounding(network, batch, precision, trace)
 
 
 def _diagnosis(

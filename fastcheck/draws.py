@@ -19,6 +19,8 @@ Singles = NDArray[np.float32]
 DRAWN = 12  # rows of drawn errors, whatever the batch
 POOL = 1 << 16
 HEADROOM = 2.0**40  # products keep the lower end of float32's range free
+# Weights in float32 up to this size serve the way back too; greater ones are made again.
+KEPT_BYTES = 256 * 2**20
 
 
 @cache
@@ -45,13 +47,20 @@ class Draws:
         self.rows = np.arange(DRAWN) * m // DRAWN
         self._at = 0
         self._space = np.empty((2, 0), np.float32)
+        self._kept: dict[int, ScaledWeights] = {}
+        self._kept_bytes = 0
 
-    def weights(self, W: Floats) -> ScaledWeights:
-        """Return W_l for products in float32; what was returned before is overwritten."""
+    def weights(self, layer: int, W: Floats) -> ScaledWeights:
+        """Return W_l for products in float32, until the weights of another layer are asked for."""
+        if layer in self._kept:
+            return self._kept[layer]
+        if self._kept_bytes + W.nbytes <= KEPT_BYTES:
+            self._kept_bytes += W.nbytes
+            self._kept[layer] = ScaledWeights(W, np.empty((2, *W.shape), np.float32))
+            return self._kept[layer]
         if self._space.shape[1] < W.size:
             self._space = np.empty((2, W.size), np.float32)
-        values, squares = self._space[:, : W.size]
-        return ScaledWeights(W, values.reshape(W.shape), squares.reshape(W.shape))
+        return ScaledWeights(W, self._space[:, : W.size].reshape(2, *W.shape))
 
     def errors(self, variance: Floats) -> Floats:
         """Return errors (DRAWN, n) of a variance (m, n), for the samples that are drawn."""
@@ -76,28 +85,31 @@ class Draws:
 class ScaledWeights:
     """W_l in float32, in units of its root mean square, for products that only size tolerances."""
 
-    def __init__(self, W: Floats, values: Singles, squares: Singles) -> None:
-        self._W, self._squares = values, squares
-        size = float(np.sqrt(np.vdot(W, W) / W.size))
-        self.unit = 1.0 if 1e-3 < size < 1e3 or size == 0.0 else size
-        if self.unit == 1.0:
-            np.copyto(values, W, casting="same_kind")
-        else:
-            np.multiply(W, 1.0 / size, out=values, casting="same_kind")
+    def __init__(self, W: Floats, space: Singles) -> None:
+        self._W, self._squares = space
+        with np.errstate(over="ignore", under="ignore"):
+            np.copyto(self._W, W, casting="same_kind")
+            mean_square = float(np.vdot(self._W, self._W)) / W.size
+        self.unit = 1.0
+        if not 1e-6 < mean_square < 1e6:
+            self.unit = float(np.sqrt(np.vdot(W, W) / W.size)) or 1.0
+            np.multiply(W, 1.0 / self.unit, out=self._W, casting="same_kind")
+        np.multiply(self._W, self._W, out=self._squares)
 
     def values(self, rows: Floats, *, back: bool = False) -> Floats:
         """Return rows Wᵀ (back: rows W)."""
-        return self._product(rows, self._W if back else self._W.T, self.unit)
+        return self._product(rows, self._W.T if back else self._W, self.unit)
 
     def variances(self, rows: Floats, *, back: bool = False) -> Floats:
         """Return rows (W²)ᵀ (back: rows W²)."""
-        squares = np.multiply(self._W, self._W, out=self._squares)
-        return self._product(rows, squares if back else squares.T, self.unit**2)
+        return self._product(rows, self._squares.T if back else self._squares, self.unit**2)
 
     @staticmethod
     def _product(rows: Floats, W: Singles, unit: float) -> Floats:
+        """Return rows Wᵀ; BLAS is faster the other way round."""
         size = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
         size[~((size > 1e-250) & np.isfinite(size))] = 1.0
         scaled = np.empty(rows.shape, np.float32)
         np.multiply(rows, HEADROOM / size, out=scaled, casting="same_kind")
-        return np.asarray((scaled @ W) * (size * (unit / HEADROOM)))
+        product = W @ scaled.T
+        return np.asarray(np.ascontiguousarray(product.T) * (size * (unit / HEADROOM)))

@@ -14,7 +14,7 @@ from fastcheck.arithmetic import MEAN_SQUARE, Precision
 from fastcheck.draws import Draws
 from fastcheck.network import Batch, Network
 from fastcheck.theta import Block
-from fastcheck.variances import LayerFactors, backward, factor_variance, forward
+from fastcheck.variances import LayerFactors, Trace, backward, factor_variance, forward
 
 __all__ = [
     "BLOCK_CEILING",
@@ -159,7 +159,9 @@ def block_tolerance(norm: float, greatest: float) -> float:
     return max(BLOCK_FACTOR * norm, min(COMPONENT_FACTOR * greatest, BLOCK_CEILING * norm))
 
 
-def rounding(network: Network, batch: Batch, precision: str) -> Rounding:
+def rounding(
+    network: Network, batch: Batch, precision: str, trace: Trace | None = None
+) -> Rounding:
     """Return what rounding in a precision does to a correct backward pass.
 
     Parameters
@@ -168,6 +170,8 @@ def rounding(network: Network, batch: Batch, precision: str) -> Rounding:
     batch : Batch
     precision : str
         `float64`, `float32`, `float16` or `bfloat16`.
+    trace : tuple of ndarray, each of shape (m · Σ n_l,), float64, optional
+        Z and A of a forward pass at θ, layer after layer; made where it is not given.
 
     Notes
     -----
@@ -177,7 +181,7 @@ def rounding(network: Network, batch: Batch, precision: str) -> Rounding:
     arithmetic = Precision.of(precision)
     with np.errstate(all="ignore"):
         draws = Draws(batch.size)
-        traces = forward(network, batch, arithmetic, draws)
+        traces = forward(network, batch, arithmetic, draws, trace)
         layers = backward(network, batch, arithmetic, traces, draws)
     overflowing = tuple(
         layer
@@ -187,6 +191,8 @@ def rounding(network: Network, batch: Batch, precision: str) -> Rounding:
     return Rounding(network, arithmetic, tuple(layers), batch.size, overflowing)
 
 
-def gradient_rounding(network: Network, batch: Batch, precision: str) -> Floats:
+def gradient_rounding(
+    network: Network, batch: Batch, precision: str, trace: Trace | None = None
+) -> Floats:
     """Return σ of each component's rounding error, shape (N,), float64; see `rounding`."""
-    return rounding(network, batch, precision).vector()
+    return rounding(network, batch, precision, trace).vector()

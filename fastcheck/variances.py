@@ -26,10 +26,11 @@ from fastcheck.draws import Draws
 from fastcheck.kernels.forward import forward_trace
 from fastcheck.network import Batch, Network
 
-__all__ = ["LayerFactors", "LayerTrace", "backward", "factor_variance", "forward"]
+__all__ = ["LayerFactors", "LayerTrace", "Trace", "backward", "factor_variance", "forward"]
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
+Trace = tuple[Floats, Floats]
 
 
 @dataclass(frozen=True)
@@ -101,25 +102,30 @@ def factor_variance(network: Network, m: int, precision: Precision) -> float:
     return MEAN_SQUARE + precision.underflows(scale)
 
 
-def _values(network: Network, batch: Batch) -> tuple[list[Floats], list[Floats]]:
+def _values(
+    network: Network, batch: Batch, flat: Trace | None
+) -> tuple[list[Floats], list[Floats]]:
     """Return Z_1, …, Z_L and A_1, …, A_L of one forward pass."""
     m, widths = batch.size, network.sizes[1:]
-    flat = np.empty((2, m * sum(widths)))
-    forward_trace(network.arrays(m), network.theta, batch.X, flat[0], flat[1], network.pointers[0])
+    if flat is None:
+        flat = np.empty(m * sum(widths)), np.empty(m * sum(widths))
+        forward_trace(network.arrays(m), network.theta, batch.X, *flat, network.pointers[0])
     ends = np.cumsum([m * n for n in widths])[:-1]
     Z, A = ([p.reshape(m, -1) for p in np.split(row, ends)] for row in flat)
     return Z, A
 
 
-def forward(network: Network, batch: Batch, precision: Precision, draws: Draws) -> list[LayerTrace]:
-    """Go forward: return what each layer leaves behind."""
+def forward(
+    network: Network, batch: Batch, precision: Precision, draws: Draws, trace: Trace | None = None
+) -> list[LayerTrace]:
+    """Go forward: return what each layer leaves behind; `trace` is as for `rounding`."""
     A, variance = batch.X, None
     errors = np.zeros((draws.rows.size, A.shape[1]))
     if not precision.holds(A):
         variance = MEAN_SQUARE * A * A
         errors = draws.errors(variance)
     traces: list[LayerTrace] = []
-    for layer, (Z, after) in enumerate(zip(*_values(network, batch), strict=True), start=1):
+    for layer, (Z, after) in enumerate(zip(*_values(network, batch, trace), strict=True), start=1):
         weights = _Linear(network, layer, precision, draws)
         Z_variance, Z_errors = weights.forward(A, variance, errors, Z)
         units = _Units(network, layer, precision, draws)
@@ -151,7 +157,7 @@ class _Linear:
         if b is not None:
             own += MEAN_SQUARE * Z * Z + cast * b * b
         own *= repetitions(Z, precision)
-        scaled = self.draws.weights(self.network.W(self.layer))
+        scaled = self.draws.weights(self.layer, self.network.W(self.layer))
         errors = scaled.values(errors + draws.errors(inside)) + draws.errors(own)
         if variance is not None:
             inside += variance
@@ -168,7 +174,7 @@ class _Linear:
         own = precision.products(n) + parameters_cast(self.network, precision)
         inside = own * state.gradient**2
         errors = state.errors + draws.errors(inside)
-        scaled = self.draws.weights(self.network.W(self.layer))
+        scaled = self.draws.weights(self.layer, self.network.W(self.layer))
         both = scaled.values(np.concatenate([state.gradient, errors]), back=True)
         variance = scaled.variances(state.variance + inside, back=True)
         return Backward(state.size, both[:m], variance, state.common, both[m:])

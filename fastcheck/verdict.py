@@ -227,10 +227,10 @@ def relative_difference(a: Floats, b: Floats) -> float:
 
 
 def _ratio(error: float, first: float, second: float) -> float:
-    """Return error / (first + second): 0 for no error, at most 1."""
+    """Return error / (first + second): 0 for no error, at most 1, also beside nothing."""
     if error == 0.0:
         return 0.0
-    if not math.isfinite(error):
+    if not math.isfinite(error) or first == second == 0.0:
         return 1.0
     return min(1.0, 0.5 * error / (0.5 * first + 0.5 * second))
 

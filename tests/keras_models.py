@@ -51,6 +51,11 @@ def nested() -> Any:
     return keras.Sequential([keras.Input((3, 2)), inner, layers.Dense(1, activation="sigmoid")])
 
 
+def double() -> Any:
+    hidden = layers.Dense(6, activation="tanh", dtype="float64")
+    return chain(hidden, layers.Dense(4, dtype="float64"))
+
+
 def skip() -> Any:
     given = keras.Input((3, 2))
     flat = layers.Flatten()(given)
@@ -107,6 +112,7 @@ CASES: dict[str, Callable[[], tuple[Any, Any, Any, dict[str, Any]]]] = {
         chain(layers.Dense(5, activation=my_relu), layers.Dense(4)), "mse", ROWS,
         {"activations": {my_relu: "relu"}},
     ),
+    "double layers": lambda: (double(), LOGITS, LABELS, {}),
     "planted": lambda: (planted(), LOGITS, LABELS, {"activations": {"sick": "relu"}}),
     "skip": lambda: (skip(), "mse", ROWS, {}),
     "convolution": lambda: (

@@ -6,6 +6,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from fastcheck.door import lower_precision
 from fastcheck.importers.chain import Chain, cannot_take
 from fastcheck.importers.extras import framework
 from fastcheck.importers.keras_chain import add_layer, entering, operations
@@ -70,10 +71,9 @@ def problem_from_keras(
         if not add_layer(keras, chain, operation, dict(options.get("activations") or {})):
             prefix.append(operation)
     T, terms = targets_and_terms(chain, objective, targets)
-    dtype = (
-        str(model.variables[0].dtype) if not chain.layers else str(chain.layers[0].weights.dtype)
-    )
-    X = np.asarray(inputs).astype(dtype)
+    # A loss computes in Keras's floatx, whatever the layers do, and Input casts to it.
+    chain.precisions.append(str(getattr(objective, "dtype", None) or keras.config.floatx()))
+    X = np.asarray(inputs).astype(_entry_dtype(model, chain))
     gradients, J = own_gradient(keras, model, objective, (X, np.asarray(targets)))
     network = chain.network({**terms(X.shape[0]), **penalty(keras, model)})
     found = {}
@@ -83,4 +83,13 @@ def problem_from_keras(
         ]
     return Problem(
         network, entering(prefix, X), T, found, cost=J, name=f"{model.name}: {network.describe()}"
+    )
+
+
+def _entry_dtype(model: Any, chain: Chain) -> str:
+    """Return the precision in which the batch enters the first layer."""
+    layer = chain.layers[0].weights.dtype if chain.layers else model.variables[0].dtype
+    entry = str(model.inputs[0].dtype)
+    return (
+        lower_precision(str(layer), entry) if entry.startswith(("float", "bfloat")) else str(layer)
     )

@@ -75,6 +75,7 @@ def assemble(
         curvature=probes.curvature,
         complete=complete,
         notes=tuple(_notes(probes)),
+        trace=(probes.Z, probes.A),
     )
 
 
