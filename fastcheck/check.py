@@ -349,7 +349,9 @@ def _command(task: _Task) -> str:
     if "command" in task.options:
         return task.options["command"]
     given = {
-        k: v for k, v in task.options.items() if isinstance(v, (int, float, str)) and k != "name"
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in task.options.items()
+        if isinstance(value, (int, float, str)) and name != "name"
     }
     arguments = "".join(f", {name}={value!r}" for name, value in given.items())
     return f"gradcheck(network, inputs, targets, gradients{arguments})"

@@ -69,7 +69,14 @@ def factor_of(value: float, network: Network, layer: int, m: int, slack: float =
     names = [text for text, number in _known(network, layer, m) if _near(value, number, slack)]
     if names:
         return Factor(value, names[0], True, tuple(names[1:]))
-    return Factor(value, f"{value:.4g}", False)
+    return Factor(value, _digits(value), False)
+
+
+def _digits(value: float) -> str:
+    """Return a factor in four digits, or in as many as tell it from 1."""
+    off = abs(value - 1.0)
+    digits = 4 if off == 0.0 or off > 0.1 else 2 - math.floor(math.log10(off))
+    return f"{value:.{digits}g}"
 
 
 def _near(value: float, number: float, slack: float) -> bool:

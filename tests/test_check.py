@@ -225,3 +225,32 @@ def test_public_names_are_there_and_documented() -> None:
     assert isinstance(fastcheck.__version__, str)
     with pytest.raises(AttributeError, match="no attribute 'gradchek'"):
         _ = fastcheck.gradchek
+
+
+def test_a_gradient_of_zeros_at_a_kink_is_right() -> None:
+    one = [[1.0]]
+    network = Network.from_arrays([one, one], [[0.0], [0.0]], loss="squared_error")
+    gradients = {"dW1": [[0.0]], "db1": [0.0], "dW2": [[0.0]], "db2": [-1.0]}
+    report = gradcheck(network, [[0.0]], one, gradients)
+    assert report.passed
+    assert report.whole.kinks == 1
+
+
+def test_what_nothing_explains_is_said_once() -> None:
+    rng = np.random.default_rng(0)
+    network = Network.from_arrays([rng.standard_normal((8, 6))])
+    X, Y = rng.standard_normal((10, 6)), rng.integers(0, 8, 10)
+    wrong = fastcheck.numerical_gradient(network, X, Y) + rng.standard_normal(network.size)
+    text = " ".join(str(gradcheck(network, X, Y, wrong)).split())
+    assert text.count("No slip that I know explains this") == 1
+    assert "most likely No slip" not in text
+
+
+def test_a_factor_near_one_is_not_called_one() -> None:
+    rng = np.random.default_rng(0)
+    network = Network.from_arrays([rng.standard_normal((8, 6))])
+    X, Y = rng.standard_normal((10, 6)), rng.integers(0, 8, 10)
+    gradient = fastcheck.numerical_gradient(network, X, Y)
+    report = gradcheck(network, X, Y, 1.0005 * gradient, tol=np.float64(1e-7))
+    assert "1.0005 times what it should be" in " ".join(str(report).split())
+    assert "tol=1e-07" in " ".join(str(report).split())

@@ -81,9 +81,13 @@ def self_checked(network: Network, batch: Batch, approximation: Approximation) -
 def _sentence(values: Floats, noise: float) -> str:
     """Say what was re-evaluated, and how much of it the noise hides."""
     hidden = int((np.abs(values) <= TELLING * noise).sum())
+    if values.size == 1:
+        count, agree, hides = "1 component", "it agrees", "it"
+    else:
+        count, agree, hides = f"{values.size} components", "all agree", f"{hidden} of them"
     return (
-        f"{values.size} components re-evaluated by literal forward passes: all agree within the "
-        f"textbook's noise of {noise:.0e}" + (f", which hides {hidden} of them." if hidden else ".")
+        f"{count} re-evaluated by literal forward passes: {agree} within the textbook's noise of "
+        f"{noise:.0e}" + (f", which hides {hides}." if hidden else ".")
     )
 
 

@@ -24,15 +24,18 @@ class FoundSlip:
     lines : tuple of (str, str)
         The mended line, as (notation, code), the owner's notation first; empty where no single
         line holds the slip.
+    label : str
+        What a row with it is called.
     """
 
     sentence: str
     remark: str = ""
     lines: tuple[tuple[str, str], ...] = ()
+    label: str = "most likely"
 
     def labelled(self) -> Iterator[tuple[str, str]]:
         """Yield it as (label, text), with the mended line in the owner's notation only."""
-        yield "most likely", f"{self.sentence}.{' ' * bool(self.remark)}{self.remark}"
+        yield self.label, f"{self.sentence}.{' ' * bool(self.remark)}{self.remark}"
         for _, line in self.lines[:1]:
             yield "mended", line
 
@@ -51,10 +54,10 @@ def findings(report: Report) -> list[FoundSlip]:
 
 def unexplained(report: Report) -> str:
     """Return what no finding explains as a sentence, or ""."""
-    text = str(report.diagnosis.get("unexplained") or "").rstrip(".")
+    text = sentence_case(str(report.diagnosis.get("unexplained") or "").rstrip("."))
     if not text or any(text in finding.sentence for finding in findings(report)):
         return ""
-    return f"{sentence_case(text)}."
+    return f"{text}."
 
 
 def sentence_case(text: str) -> str:
@@ -72,6 +75,7 @@ def _slip(finding: dict[str, Any], report: Report) -> FoundSlip:
         sentence_case(str(finding.get("sentence", "")).rstrip(".")),
         " ".join(_remarks(finding)),
         tuple((words, str(finding[key])) for key, words in notations if finding.get(key)),
+        "diagnosis" if finding.get("slip") == "unknown" else "most likely",
     )
 
 

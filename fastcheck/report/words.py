@@ -102,7 +102,8 @@ def _wrong(report: Report) -> str:
         return f"{opening} Only the whole is too far off, no single block."
     where = _listed([f"{b.name} ({_share(b)})" for b in bad])
     good = len(report.blocks) - len(bad)
-    rest = f" The other {good} block{'s are' if good > 1 else ' is'} right." if good else ""
+    others = f"{good} blocks are" if good > 1 else "block is"
+    rest = f" The other {others} right." if good else ""
     if any(b.verdict == "cannot tell" for b in report.blocks):
         rest = ""
     return f"{opening} Wrong: {where}.{rest}{_other_cost(report.cost)}"

@@ -1,0 +1,38 @@
+"""Workspaces: nobody shares one at the same time, and not much memory stays behind."""
+
+import numpy as np
+import pytest
+
+from fastcheck import workspaces
+from fastcheck.workspaces import KEPT_BYTES, kept_bytes, release, workspace
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspaces, "_free", [])
+
+
+def test_two_at_a_time_are_two_and_one_after_the_other_is_one() -> None:
+    with workspace(2, 50) as first, workspace(100) as second:
+        assert first.shape == (2, 50)
+        assert not np.shares_memory(first, second)
+    before = kept_bytes()
+    with workspace(3, 30) as again:
+        assert np.shares_memory(again, first) or np.shares_memory(again, second)
+    assert kept_bytes() == before == 200 * 8
+
+
+def test_an_error_inside_gives_the_array_back() -> None:
+    with pytest.raises(ZeroDivisionError), workspace(10):
+        raise ZeroDivisionError
+    assert kept_bytes() == 80
+
+
+def test_the_largest_go_first_when_memory_is_given_back() -> None:
+    numbers = KEPT_BYTES // 8
+    with workspace(100), workspace(numbers):
+        pass
+    release()
+    assert kept_bytes() == 800
+    release()
+    assert kept_bytes() == 800
