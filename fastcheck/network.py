@@ -310,7 +310,7 @@ class Network:
             masks=_masks(options, sizes),
         )
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """`n_0, …, n_L`."""
         return _sizes(self.order)

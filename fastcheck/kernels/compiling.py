@@ -8,7 +8,10 @@ shapes the machine code, so that a change anywhere is a new folder.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 import platform
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -18,9 +21,13 @@ from typing import Any, TypeVar
 
 import numba
 import platformdirs
+from numba.core.bytecode import FunctionIdentity
+from numba.core.types import WrapperAddressProtocol
+from numba.extending import typeof_impl
 
 __all__ = [
     "CACHE_FOLDER",
+    "Pointer",
     "array_kernel",
     "compiled_before",
     "inlined_kernel",
@@ -57,12 +64,33 @@ SOURCES_AT_START = hashlib.sha256(_sources()).digest()
 CACHE_FOLDER = Path(platformdirs.user_cache_dir("fastcheck", appauthor=False)) / _source_digest()
 
 
+def _count_from_anywhere() -> None:
+    """Let numba number the functions of this process from a random place on.
+
+    It tells functions of one name apart, such as those that `choose` makes, by a count that starts
+    at 1 in every process. Kernels that two processes left on disk then hold different functions
+    under one symbol, and the linker takes the first of them for both (numba #10486).
+    """
+    counted: Any = FunctionIdentity
+    counted._unique_ids = itertools.count(secrets.randbits(62))
+
+
+# Where a release of numba counts in another way, nothing is kept on disk.
+SAFE_TO_KEEP = isinstance(getattr(FunctionIdentity, "_unique_ids", None), itertools.count)
+if SAFE_TO_KEEP:
+    _count_from_anywhere()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_count_from_anywhere)
+
+
 @contextmanager
 def _our_folder() -> Iterator[None]:
     """Let numba keep what is compiled inside in our folder; where that fails, nowhere.
 
     Sources that changed while they were being imported belong into no folder.
     """
+    if not SAFE_TO_KEEP:
+        raise RuntimeError("kernels of two processes could be taken for each other")
     if hashlib.sha256(_sources()).digest() != SOURCES_AT_START:
         raise RuntimeError("kernel sources changed while they were being imported")
     config: Any = numba.config  # its attributes are made when it is imported
@@ -106,12 +134,38 @@ def array_kernel(function: F) -> F:
     return dispatcher  # type: ignore[no-any-return]
 
 
-def pointer_kernel(signature: str) -> Callable[[F], Any]:
+class Pointer(WrapperAddressProtocol):
+    """A compiled scalar function that other kernels take as an argument.
+
+    numba makes the type of its own ones anew at each call of a kernel, which costs as much as a
+    small kernel.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self.numba_type = numba.types.FunctionType(self.signature())
+
+    def __wrapper_address__(self) -> int:
+        """Return where its machine code is."""
+        return int(self._compiled.address)
+
+    def signature(self) -> Any:
+        """Return what it takes and gives."""
+        return self._compiled._sig
+
+
+@typeof_impl.register(Pointer)
+def _type_of_pointer(pointer: Pointer, context: Any) -> Any:
+    return pointer.numba_type
+
+
+def pointer_kernel(signature: str, *, keep: bool = True) -> Callable[[F], Pointer]:
     """Compile a scalar function that other kernels take as an argument; kept on disk too."""
 
-    def compiled(function: F) -> Any:
-        with suppress(OSError, RuntimeError), _our_folder():
-            return numba.cfunc(signature, cache=True)(function)
-        return numba.cfunc(signature)(function)
+    def compiled(function: F) -> Pointer:
+        if keep:
+            with suppress(OSError, RuntimeError), _our_folder():
+                return Pointer(numba.cfunc(signature, cache=True)(function))
+        return Pointer(numba.cfunc(signature)(function))
 
     return compiled

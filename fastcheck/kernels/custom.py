@@ -10,7 +10,7 @@ from numba.core.errors import NumbaError
 
 from fastcheck.errors import InputError
 from fastcheck.kernels.activations import choose
-from fastcheck.kernels.compiling import part_kernel, scalar_kernel
+from fastcheck.kernels.compiling import part_kernel, pointer_kernel, scalar_kernel
 from fastcheck.kernels.forward import NO_ACTIVATION, NO_LOSS
 
 __all__ = ["activation_pointer", "loss_pointer"]
@@ -50,7 +50,7 @@ def activation_pointer(functions: Sequence[Callable[[float], float]]) -> Any:
     def pick(k: int, z: float) -> float:
         return picked(k, z)  # type: ignore[no-any-return]
 
-    return numba.cfunc("float64(int64, float64)")(pick)
+    return pointer_kernel("float64(int64, float64)", keep=False)(pick)
 
 
 def loss_pointer(function: Callable[[float, float], float] | None) -> Any:
@@ -58,6 +58,6 @@ def loss_pointer(function: Callable[[float, float], float] | None) -> Any:
     if function is None:
         return NO_LOSS
     compiled = _compiled(function, 2)
-    return numba.cfunc("float64(float64, float64)")(
+    return pointer_kernel("float64(float64, float64)", keep=False)(
         lambda output, target: float(compiled(output, target))
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +99,7 @@ class Probes:
         own = [a.entry is None for a in self.network.activations]
         return any(own) or self.network.loss.entry is None
 
-    @property
+    @cached_property
     def unit_offsets(self) -> Integers:
         """Where each layer's units start, shape (L + 1,)."""
         return np.cumsum([0, *self.network.sizes[1:]], dtype=np.int64)
