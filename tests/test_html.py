@@ -271,7 +271,7 @@ def test_what_goes_wrong_in_training_is_what_the_page_tells() -> None:
     assert "After 9 gradient steps" in page
     assert "The penalty is on the biases." in page
     assert "db2 = dZ2.sum(axis=0)" in page
-    assert page.index("W1[0, 3]") < page.index("Where it is, at the start")
+    assert page.index("W1[0, 3]") < page.index("Where it is, after 9 gradient steps")
     assert 'class="weights wrong"' in page
     assert "at the start" not in render(*checked((20, 30, 4)))
 

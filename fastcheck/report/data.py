@@ -204,6 +204,13 @@ class Report:
         """‖dθ_approx − dθ‖ / (‖dθ_approx‖ + ‖dθ‖) over what was checked, before training."""
         return self.whole.difference
 
+    @property
+    def deciding(self) -> Report:
+        """The check that the verdict comes from: the first, or one after training."""
+        checks = (self, *self.after_training)
+        worst = worst_status(*(check.gradient_status for check in checks))
+        return next(check for check in checks if check.gradient_status == worst)
+
     def to_text(self, *, width: int = 80, color: bool = False) -> str:
         """Return the report as text, for a terminal of some width or for a pipe."""
         from fastcheck.report.text import render
@@ -211,16 +218,17 @@ class Report:
         return render(self, width=width, color=color)
 
     def with_pictures(self, *, v_curve: bool = True) -> Report:
-        """Return the same report with its pictures, where they can still be made.
+        """Return the same report with pictures of the deciding check, where they can be made.
 
         Parameters
         ----------
         v_curve : bool
             Whether to check a few components at other ε too, for the curve of differences.
         """
-        if self.pictures is not None or self.artist is None:
+        artist = self.deciding.artist
+        if self.pictures is not None or artist is None:
             return self
-        return replace(self, pictures=self.artist(v_curve))
+        return replace(self, pictures=artist(v_curve))
 
     def to_html(self, *, v_curve: bool = True) -> str:
         """Return the report as one self-contained page."""

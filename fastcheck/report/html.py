@@ -39,7 +39,7 @@ from fastcheck.report.words import (
     shape,
     verdict_sentence,
 )
-from fastcheck.verdict import BlockVerdict, ComponentVerdict, worst_status
+from fastcheck.verdict import BlockVerdict, ComponentVerdict
 
 __all__ = ["notebook", "render"]
 
@@ -60,7 +60,7 @@ def render(report: Report, pictures: Pictures | None = None) -> str:
     environment = _environment()
     script = _source("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    deciding = _deciding(report)
+    deciding = report.deciding
     return environment.get_template("page.html").render(
         report=report,
         deciding=deciding,
@@ -73,7 +73,7 @@ def render(report: Report, pictures: Pictures | None = None) -> str:
         notes=list(all_notes(report)),
         pictures=pictures,
         words=verdict_sentence,
-        **_drawn(report, pictures),
+        **_drawn(deciding, pictures),
     )
 
 
@@ -123,13 +123,6 @@ def _source(name: str) -> str:
     environment = _environment()
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
-
-
-def _deciding(report: Report) -> Report:
-    """Return the check that the verdict comes from: the first, or one after training."""
-    checks = (report, *report.after_training)
-    worst = worst_status(*(check.gradient_status for check in checks))
-    return next(check for check in checks if check.gradient_status == worst)
 
 
 def _drawn(report: Report, pictures: Pictures | None) -> dict[str, Any]:
