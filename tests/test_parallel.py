@@ -3,9 +3,11 @@
 import _thread
 import io
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,7 +145,16 @@ def test_an_error_in_a_chunk_comes_out(jobs: int, backend: str) -> None:
         run(Broken(), Settings.of(jobs=jobs, backend=backend), "")
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """Python's own handler: a shell's background jobs are started to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_keeps_what_is_done(jobs: int) -> None:
     class Interrupted(Squares):
         def differences(self, chunk: int) -> Any:
@@ -155,7 +166,8 @@ def test_ctrl_c_keeps_what_is_done(jobs: int) -> None:
     before = blas_threads()
     results = values(run(Interrupted(count=400, pause=1e-5), Settings.of(jobs=jobs), ""))
     assert len(results) == 400
-    assert 5 <= 400 - results.count(None) < 300
+    # Another thread may be held up with a chunk that it began before.
+    assert (5 if jobs == 1 else 1) <= 400 - results.count(None) < 300
     assert all(r is None or r == float(k * k) for k, r in enumerate(results))
     time.sleep(0.1)  # a chunk may still be under way
     assert blas_threads() == before
