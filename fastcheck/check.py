@@ -253,7 +253,7 @@ def _diagnosis(
     """Return what the slip most likely is; nothing where the loss is the user's own."""
     if network.loss.entry is None:
         return {}
-    from fastcheck.diagnose import diagnose
+    from fastcheck.diagnosis.diagnose import diagnose
 
     found = diagnose(network, batch, gradient, approximation, judgement, precision)
     return found.to_json()

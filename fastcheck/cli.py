@@ -139,7 +139,7 @@ def _version() -> str:
 
 
 def _plants() -> str:
-    from fastcheck.plants import PLANTS, in_words
+    from fastcheck.diagnosis.plants import PLANTS, in_words
 
     width = max(map(len, PLANTS))
     return "\n".join(f"{name:<{width}}  {in_words(slip)}" for name, slip in PLANTS.items())
@@ -224,7 +224,7 @@ def _problem(
 def _planted(problem: Problem, bug: str | None) -> Problem:
     if bug is None:
         return problem
-    from fastcheck.plants import plant
+    from fastcheck.diagnosis.plants import plant
 
     batch = problem.network.batch(problem.inputs, problem.targets)
     gradient = plant(bug, problem.network, batch)

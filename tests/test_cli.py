@@ -15,8 +15,8 @@ import pytest
 
 from fastcheck import cli
 from fastcheck.cli import run
+from fastcheck.diagnosis.plants import PLANTS
 from fastcheck.importers.npz import read_problem, write_problem
-from fastcheck.plants import PLANTS
 from fastcheck.problem import Example, make_problem
 from fastcheck.report import Report
 from fastcheck.settings import BACKENDS, METHODS, Settings

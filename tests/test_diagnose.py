@@ -9,7 +9,7 @@ import pytest
 
 from fastcheck.approximation import Approximation
 from fastcheck.backprop import gradients
-from fastcheck.diagnose import Diagnosis, diagnose
+from fastcheck.diagnosis.diagnose import Diagnosis, diagnose
 from fastcheck.network import Batch, Network
 from fastcheck.rounding import gradient_rounding
 from fastcheck.settings import Settings

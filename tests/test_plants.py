@@ -8,10 +8,10 @@ import pytest
 
 from fastcheck.backprop import gradients
 from fastcheck.check import gradcheck
+from fastcheck.diagnosis.plants import PLANTS, in_words, plant
+from fastcheck.diagnosis.slips import slipped_gradients
 from fastcheck.errors import InputError
 from fastcheck.network import Batch, Network
-from fastcheck.plants import PLANTS, in_words, plant
-from fastcheck.slips import slipped_gradients
 from tests import oracle
 
 # Each has no effect in most networks: where it has one.

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.diagnosis.plants import PLANTS
+from fastcheck.diagnosis.slips import slipped_gradients
 from fastcheck.network import Batch, Network
-from fastcheck.plants import PLANTS
 from fastcheck.rounding import gradient_rounding
-from fastcheck.slips import slipped_gradients
 from fastcheck.verdict import ROUNDING_FACTOR
 from tests import oracle, planted
 from tests.networks import Drawn, random_targets

@@ -9,11 +9,11 @@ import numpy as np
 
 from bench.detection.cases import Case
 from fastcheck import parallel
-from fastcheck.diagnose import diagnose
+from fastcheck.diagnosis.diagnose import diagnose
+from fastcheck.diagnosis.plants import PLANTS
+from fastcheck.diagnosis.slips import slipped_gradients
 from fastcheck.methods.table import preparation
-from fastcheck.plants import PLANTS
 from fastcheck.settings import Settings
-from fastcheck.slips import slipped_gradients
 from fastcheck.verdict import judge
 
 

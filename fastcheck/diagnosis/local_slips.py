@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.door import UNIT_ROUNDOFF
-from fastcheck.errors import InputError
-from fastcheck.fitting import (
+from fastcheck.diagnosis.fitting import (
     Overlay,
     agreeing,
     fraction,
@@ -23,8 +21,10 @@ from fastcheck.fitting import (
     usual_weights,
     weights_text,
 )
-from fastcheck.reenact import Delta, Found, Scene, Sight
-from fastcheck.slips import SLIPS
+from fastcheck.diagnosis.reenact import Delta, Found, Scene, Sight
+from fastcheck.diagnosis.slips import SLIPS
+from fastcheck.door import UNIT_ROUNDOFF
+from fastcheck.errors import InputError
 
 __all__ = ["LOCATED", "bias_explanations", "weight_explanations"]
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.arithmetic import MEAN_SQUARE, Precision
-from fastcheck.draws import Draws
 from fastcheck.network import Batch, Network
+from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision
+from fastcheck.rounding.draws import Draws
+from fastcheck.rounding.variances import LayerFactors, Trace, backward, factor_variance, forward
 from fastcheck.theta import Block
-from fastcheck.variances import LayerFactors, Trace, backward, factor_variance, forward
 
 __all__ = [
     "BLOCK_CEILING",

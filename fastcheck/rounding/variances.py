@@ -11,9 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.arithmetic import MEAN_SQUARE, Precision, repetitions
-from fastcheck.backward_errors import Backward
-from fastcheck.conditioning import (
+from fastcheck.door import lower_precision
+from fastcheck.kernels.forward import forward_trace
+from fastcheck.network import Batch, Network
+from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision, repetitions
+from fastcheck.rounding.backward_errors import Backward
+from fastcheck.rounding.conditioning import (
     bend,
     evaluation_errors,
     output_gradient,
@@ -21,10 +24,7 @@ from fastcheck.conditioning import (
     slope_spread,
     undecided,
 )
-from fastcheck.door import lower_precision
-from fastcheck.draws import Draws
-from fastcheck.kernels.forward import forward_trace
-from fastcheck.network import Batch, Network
+from fastcheck.rounding.draws import Draws
 
 __all__ = ["LayerFactors", "LayerTrace", "Trace", "backward", "factor_variance", "forward"]
 

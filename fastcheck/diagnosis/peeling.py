@@ -13,12 +13,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.diagnosis.fitting import (
+    lower_precision_of,
+    ratio,
+    sample_weights,
+    usual_weights,
+    weights_text,
+)
+from fastcheck.diagnosis.local_slips import bias_explanations, weight_explanations
+from fastcheck.diagnosis.reenact import Delta, Found, Scene, Sight, Sketch, total_cost
+from fastcheck.diagnosis.slips import SLIPS
 from fastcheck.door import UNIT_ROUNDOFF
 from fastcheck.errors import InputError
-from fastcheck.fitting import lower_precision_of, ratio, sample_weights, usual_weights, weights_text
-from fastcheck.local_slips import bias_explanations, weight_explanations
-from fastcheck.reenact import Delta, Found, Scene, Sight, Sketch, total_cost
-from fastcheck.slips import SLIPS
 
 __all__ = ["Hypothesis", "peel"]
 

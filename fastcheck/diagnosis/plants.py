@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastcheck.backprop import gradients
+from fastcheck.diagnosis.slips import SLIPS, Slip, slipped_gradients
 from fastcheck.errors import InputError, near_names
 from fastcheck.network import Batch, Network
-from fastcheck.slips import SLIPS, Slip, slipped_gradients
 
 __all__ = ["PLANTS", "PlantedGradient", "in_words", "plant"]
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from fastcheck.arithmetic import MEAN_SQUARE
 from fastcheck.kernels.activations import SELU_ALPHA, SELU_SCALE
 from fastcheck.network import BoundActivation, BoundLoss
+from fastcheck.rounding.arithmetic import MEAN_SQUARE
 
 __all__ = [
     "OutputGradient",

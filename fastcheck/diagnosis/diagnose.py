@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from fastcheck.approximation import Approximation
 from fastcheck.comparison import norm
+from fastcheck.diagnosis.local_slips import LOCATED
+from fastcheck.diagnosis.mending import mended
+from fastcheck.diagnosis.peeling import Hypothesis, peel
+from fastcheck.diagnosis.reenact import Found, Scene
+from fastcheck.diagnosis.slips import SLIPS
 from fastcheck.errors import InputError
-from fastcheck.local_slips import LOCATED
-from fastcheck.mending import mended
 from fastcheck.network import Batch, Network
-from fastcheck.peeling import Hypothesis, peel
-from fastcheck.reenact import Found, Scene
-from fastcheck.slips import SLIPS
 from fastcheck.theta import Block
 from fastcheck.verdict import Judgement
 

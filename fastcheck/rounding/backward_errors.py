@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.draws import Draws
+from fastcheck.rounding.draws import Draws
 
 __all__ = ["Backward"]
 

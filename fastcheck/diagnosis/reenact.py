@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.backprop import RIGHT, Here, Steps, Trace, forward_pass, gradients
-from fastcheck.conditioning import output_gradient, slope
+from fastcheck.diagnosis.fitting import Factor, agreeing, factor_of, fraction, ratio
+from fastcheck.diagnosis.slips import SLIPS
 from fastcheck.door import unit_roundoff
-from fastcheck.fitting import Factor, agreeing, factor_of, fraction, ratio
 from fastcheck.network import Batch, Network
 from fastcheck.rounding import COMPONENT_FACTOR, Rounding, rounding
-from fastcheck.slips import SLIPS
+from fastcheck.rounding.conditioning import output_gradient, slope
 
 __all__ = ["Delta", "Found", "Scene", "Sight", "Sketch"]
 
