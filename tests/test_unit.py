@@ -316,14 +316,18 @@ def crossing(drawn: Drawn, epsilon: float) -> tuple[Any, Any]:
     return crossed, doubtful
 
 
-def sided_gradient(drawn: Drawn, side: float, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The gradient by backpropagation with φ' on a kink taken to one side; 0: as torch takes it."""
+def sided_gradient(drawn: Drawn, sides: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The gradient by backpropagation with φ' on a kink taken to a side, or as a mean over sides.
+
+    On side 0 it is as torch takes it.
+    """
     with monkeypatch.context() as patch:
         for name, (value, slope) in list(oracle.ACTIVATIONS.items()):
             places = KINKS.get(name, ())
 
             def moved(z: Any, p: float, slope: Any = slope, places: Any = places) -> Any:
-                return slope(np.where(np.isin(z, places), z + side * 1e-9, z), p)
+                on = np.isin(z, places)
+                return np.mean([slope(np.where(on, z + s * 1e-9, z), p) for s in sides], axis=0)
 
             patch.setitem(oracle.ACTIVATIONS, name, (value, moved))
         return oracle.pack(*oracle.backprop(*drawn.arrays, **drawn.conventions))
@@ -352,18 +356,39 @@ def test_kinks_are_marked_where_they_are_crossed(seed: int) -> None:
         assert abs(above - below) < 100 * KINK_EPSILON
 
 
-@pytest.mark.parametrize("side", [0.0, -1.0, 1.0])
+@pytest.mark.parametrize("sides", [(0.0,), (-1.0,), (1.0,), (-1.0, 1.0)])
 @pytest.mark.parametrize("seed", range(60))
 def test_every_convention_at_a_kink_is_right(
-    seed: int, side: float, monkeypatch: pytest.MonkeyPatch
+    seed: int, sides: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = on_the_grid(seed)
-    gradient = sided_gradient(drawn, side, monkeypatch)
+    gradient = sided_gradient(drawn, sides, monkeypatch)
     found = unit(drawn, epsilon=KINK_EPSILON)
     low, high = found.values.copy(), found.values.copy()
     low[found.kinks.positions], high[found.kinks.positions] = found.kinks.low, found.kinks.high
     slack = 3e-6 * np.abs(gradient).max() + 1e-5 * np.abs(found.values)
     assert np.all((gradient >= low - slack) & (gradient <= high + slack))
+
+
+def test_kinks_that_cancel_over_the_samples_leave_no_room() -> None:
+    """Samples of zeros lie on every kink, but J does not bend where one has each of the labels."""
+    rng = np.random.default_rng(0)
+    drawn = Drawn(
+        weights=[rng.standard_normal((5, 4)), rng.standard_normal((3, 5))],
+        biases=[np.zeros(5), np.zeros(3)],
+        activations=["relu", "identity"],
+        loss="softmax_cross_entropy",
+        l2=0.0,
+        penalty="l2/2m",
+        reduction="mean",
+        inputs=np.zeros((3, 4)),
+        targets=np.eye(3),
+        masks=None,
+    )
+    together = unit(drawn).kinks
+    assert np.all(together.high - together.low < 1e-6)
+    alone = unit(replace(drawn, inputs=drawn.inputs[:1], targets=drawn.targets[:1])).kinks
+    assert np.all(alone.high - alone.low > 0.01)
 
 
 def test_an_output_and_a_hidden_unit_on_a_kink_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +406,7 @@ def test_an_output_and_a_hidden_unit_on_a_kink_at_once(monkeypatch: pytest.Monke
     )
     found = unit(drawn).kinks
     for side in (0.0, -1.0, 1.0):
-        gradient = sided_gradient(drawn, side, monkeypatch)[found.positions]
+        gradient = sided_gradient(drawn, (side,), monkeypatch)[found.positions]
         assert np.all((gradient > found.low - 1e-6) & (gradient < found.high + 1e-6))
 
 

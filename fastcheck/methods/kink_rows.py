@@ -31,30 +31,31 @@ class KinkRows:
         Indices of θ.
     change : ndarray, shape (n,), float64
         To be added to the value that the shared slope gives.
-    below, above : ndarray, shape (n,), float64
-        How far the accepted interval goes below and above the changed value.
+    others : ndarray, shape (K, n), float64
+        What other right answers differ from the changed value by: the slopes to both sides, and
+        those with all units on a kink taken in one way.
     """
 
     indices: Integers
     change: Floats
-    below: Floats
-    above: Floats
+    others: Floats
 
 
 def merge_kinks(parts: Sequence[KinkRows]) -> KinkRows:
     """Sum what several samples change, component by component, in their order."""
     parts = [part for part in parts if part.indices.size]
     if not parts:
-        return KinkRows(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0))
+        return KinkRows(np.zeros(0, np.int64), np.zeros(0), np.zeros((1, 0)))
     if len(parts) == 1:
         return parts[0]
     indices, places = np.unique(np.concatenate([p.indices for p in parts]), return_inverse=True)
 
-    def total(name: str) -> Floats:
-        values = np.concatenate([getattr(p, name) for p in parts])
+    def total(values: Floats) -> Floats:
         return np.bincount(places, weights=values, minlength=indices.size).astype(np.float64)
 
-    return KinkRows(indices, total("change"), total("below"), total("above"))
+    others = np.concatenate([p.others for p in parts], axis=1)
+    change = np.concatenate([p.change for p in parts])
+    return KinkRows(indices, total(change), np.stack([total(other) for other in others]))
 
 
 def evaluate_kinks(
@@ -77,7 +78,7 @@ def evaluate_kinks(
     reach : ndarray, shape (Σ n_l,), float64
         The share of the step within which no kink is met.
     slopes : tuple of ndarray
-        (Q, Σ n_l) shared slopes, and (2, Σ n_l) with units on a kink taken to the left and right.
+        (Q, Σ n_l) shared slopes, and (K, Σ n_l) with units on a kink taken in one way or another.
     """
     offsets = probes.unit_offsets
     found = []
@@ -193,18 +194,17 @@ class _Layer:
         crossed: NDArray[np.bool_],
         places: tuple[Integers, Integers],
     ) -> KinkRows:
-        """Return the change against the shared slope, and the hull of all one-sided slopes."""
+        """Return the change against the shared slope, and what else is right.
+
+        All samples move together and a backward pass takes a kink in one way, so sums over the
+        samples are what is right, and nothing between the greatest and the least of each.
+        """
         index, order = places
         shared = self._shared_values(units, inputs)
         value = 0.5 * (sides[0] + sides[1])
-        hull = np.stack([*sides, *(self.turned[:, units] * inputs)])
-        hull = np.where(crossed, hull, value)
-        return KinkRows(
-            index[order],
-            (value - shared)[order],
-            (hull.min(axis=0) - value)[order],
-            (hull.max(axis=0) - value)[order],
-        )
+        others = np.stack([*sides, *(self.turned[:, units] * inputs)]) - value
+        others[:, ~crossed] = 0.0
+        return KinkRows(index[order], (value - shared)[order], others[:, order])
 
     def _shared_values(self, units: Integers, inputs: Floats) -> Floats:
         """What the shared slopes give to each component, all powers of (δ/h)² included."""

@@ -25,6 +25,7 @@ __all__ = [
     "trace_of",
     "turned",
     "unconverged",
+    "ways_on_kinks",
 ]
 
 Floats = NDArray[np.float64]
@@ -220,6 +221,24 @@ def full_slopes(
         slopes[:, part][:, units] = found
         crossed[part][units] = met > 0
     return crossed
+
+
+def ways_on_kinks(probes: Probes) -> list[Floats]:
+    """Return the gains with which backward passes take units that lie on a kink.
+
+    They take the slope to one side, the flatter one (PyTorch's hard tanh is flat on both of its
+    kinks), the steeper one, or the middle (NumPy's `maximum` under autograd).
+    """
+    if probes.on_kink == 0:
+        return []
+    left, right = probes.left, probes.right
+    flatter = np.where(np.abs(left) <= np.abs(right), left, right)
+    steeper = np.where(np.abs(left) <= np.abs(right), right, left)
+    ways: list[Floats] = []
+    for gains in (left, right, flatter, steeper, 0.5 * (left + right)):
+        if not any(np.array_equal(gains, way) for way in ways):
+            ways.append(gains)
+    return ways
 
 
 def turned(probes: Probes, gains: Floats) -> Probes:

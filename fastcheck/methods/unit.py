@@ -22,6 +22,7 @@ from fastcheck.methods.probes import (
     trace_of,
     turned,
     unconverged,
+    ways_on_kinks,
 )
 from fastcheck.methods.self_check import self_checked
 from fastcheck.methods.unit_rows import Chunk, ChunkResult, assemble
@@ -49,8 +50,7 @@ class UnitMethod:
         self.indices = indices
         self.touched = _touched_units(probes, indices)
         self.chunks: Sequence[Chunk] = _chunks(probes, self.touched, settings.memory)
-        gains = (probes.left, probes.right) if probes.on_kink else ()
-        self.sides = [turned(probes, side) for side in gains]
+        self.sides = [turned(probes, gains) for gains in ways_on_kinks(probes)]
 
     @property
     def weights(self) -> list[int]:
@@ -107,9 +107,9 @@ class UnitMethod:
     def _sided_slopes(
         self, sample: int, flagged: NDArray[np.bool_], here: Floats, work: Floats
     ) -> Floats:
-        """Return the slopes with every unit that lies on a kink taken to its left, and right."""
-        if self.probes.on_kink == 0:
-            return np.stack([here, here])
+        """Return the slopes with every unit that lies on a kink taken in one way, for each way."""
+        if not self.sides:
+            return here[np.newaxis]
         found = [
             linear_slopes(side, (sample, sample + 1), flagged, work)[0][0, 0] for side in self.sides
         ]

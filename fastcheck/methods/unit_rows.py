@@ -180,8 +180,8 @@ def _apply_kinks(probes: Probes, rows: KinkRows, indices: Integers | None, value
     scale = probes.network.data_scale(probes.batch.size)
     positions = rows.indices if indices is None else np.searchsorted(indices, rows.indices)
     values[positions] += scale * rows.change
-    low = values[positions] + scale * rows.below
-    high = values[positions] + scale * rows.above
+    low = values[positions] + scale * np.minimum(rows.others.min(axis=0), 0.0)
+    high = values[positions] + scale * np.maximum(rows.others.max(axis=0), 0.0)
     wide = high - low > 1e-12 * (np.abs(low) + np.abs(high))
     return Kinks(positions[wide], low[wide], high[wide])
 
