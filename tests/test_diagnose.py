@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from fastcheck import gradcheck
 from fastcheck.approximation import Approximation
 from fastcheck.backprop import gradients
 from fastcheck.diagnosis.diagnose import Diagnosis, diagnose
@@ -168,7 +169,7 @@ def test_the_line_is_mended_in_both_notations() -> None:
     assert result is not None
     (finding,) = result.findings
     assert finding.course == "dW2 = np.dot(dZ2, A1.T) / m + lambd / m * W2"
-    assert finding.rows == "dW2 = dZ2.T @ A1 / m + lambd / m * W2"
+    assert finding.rows == "dW2 = dZ2.T @ A1 + lambd / m * W2"
     assert finding.explained > 0.999999
 
 
@@ -177,3 +178,62 @@ def test_a_diagnosis_survives_json() -> None:
     result = diagnosed(net, flat(planted.backward(net, {"slope missing": 1})))
     assert result is not None
     assert Diagnosis.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def typed(
+    slope: str, *, scale: float = 1.0, sign: float = 1.0, back: str = "W2"
+) -> tuple[list[planted.Array], list[planted.Array], planted.Array, planted.Array, planted.Array]:
+    """A sigmoid layer of 6 units before 6 softmax outputs, samples in rows, and its gradient."""
+    rng = np.random.default_rng(3)
+    W1, W2 = rng.standard_normal((6, 5)), scale * rng.standard_normal((6, 6))
+    b1, b2 = rng.standard_normal(6), rng.standard_normal(6)
+    X, Y = rng.standard_normal((9, 5)), rng.integers(0, 6, 9)
+    A1 = 1 / (1 + np.exp(-(X @ W1.T + b1)))
+    Z2 = A1 @ W2.T + b2
+    P = np.exp(Z2 - Z2.max(axis=1, keepdims=True))
+    P /= P.sum(axis=1, keepdims=True)
+    dZ2 = sign * (P - np.eye(6)[Y]) / 9
+    dA1 = dZ2 @ {"W2": W2, "W2.T": W2.T}[back]
+    dZ1 = dA1 * {"a(1 − a)": A1 * (1 - A1), "1 − a²": 1 - A1**2}[slope]
+    gradient = [dZ1.T @ X, dZ1.sum(axis=0), dZ2.T @ A1, dZ2.sum(axis=0)]
+    return [W1, W2], [b1, b2], X, Y, gradient
+
+
+def found_in(slope: str, layout: str = "rows", **typing: float | str) -> list[dict[str, object]]:
+    weights, biases, X, Y, gradient = typed(slope, **typing)  # type: ignore[arg-type]
+    if layout == "keras":
+        weights, gradient[0], gradient[2] = [W.T for W in weights], gradient[0].T, gradient[2].T
+    network = Network.from_arrays(weights, biases, activations="sigmoid", layout=layout)
+    findings: list[dict[str, object]] = gradcheck(network, X, Y, gradient).diagnosis["findings"]
+    return findings
+
+
+def test_the_slope_of_tanh_in_a_sigmoid_layer_is_named() -> None:
+    (finding,) = found_in("1 − a²")
+    assert (finding["slip"], finding["value"]) == ("derivative_miswritten", "1 − a²")
+
+
+def test_the_mended_line_is_the_owners() -> None:
+    (rows,), (keras,) = (found_in("a(1 − a)", layout, back="W2.T") for layout in ("rows", "keras"))
+    assert rows["slip"] == keras["slip"] == "weights_not_transposed"
+    assert rows["rows"] == "dA1 = dZ2 @ W2"
+    assert keras["rows"] == "dA1 = dZ2 @ W2.T"
+
+
+def test_a_sign_is_named_with_outputs_so_large_that_other_errors_overflow() -> None:
+    (finding,) = found_in("a(1 − a)", scale=60.0, sign=-1.0)
+    assert finding["slip"] == "sign"
+
+
+def test_a_systematic_error_of_a_thousandth_is_no_lower_precision() -> None:
+    """tanh's 1 − a² without the square of a small a: off by 1e-4, in each row alike."""
+    rng = np.random.default_rng(5)
+    W, X = 0.03 * rng.standard_normal((8, 8)), 0.3 * rng.standard_normal((20, 8))
+    V, Y = rng.standard_normal((8, 8)), rng.integers(0, 8, 20)
+    A = np.tanh(X @ W.T)
+    P = np.exp(A @ V.T)
+    dZ = (P / P.sum(axis=1, keepdims=True) - np.eye(8)[Y]) / 20
+    network = Network.from_arrays([W, V], activations="tanh")
+    wrong = [((dZ @ V) * (1 - 0.5 * A * A)).T @ X, dZ.T @ A]
+    findings = gradcheck(network, X, Y, wrong).diagnosis["findings"]
+    assert [f["slip"] for f in findings] != ["low_precision"], findings

@@ -88,6 +88,16 @@ def other_slopes(here: Here) -> Variants:
 def odd_slopes(here: Here) -> Variants:
     """What is written by mistake for φ'(z)."""
     a, z = before_mask(here), here.Z
+    own = here.network.activations[here.layer - 1].name
+    if own != "sigmoid":
+        yield "a(1 − a)", a * (1.0 - a)
+    if own != "tanh":
+        yield "1 − a²", 1.0 - a * a
+    if own == "gelu":
+        yield "Φ(z) alone", special.ndtr(z)
+    if own == "elu":
+        yield "a for a + α where z < 0", np.where(z > 0, 1.0, a)
+        yield "a + 1 for a + α where z < 0", np.where(z > 0, 1.0, a + 1.0)
     yield "1 − a", 1.0 - a
     yield "1 − z²", 1.0 - z**2
     yield "z(1 − z)", z * (1.0 - z)
@@ -202,7 +212,7 @@ def odd_targets(here: Here) -> Variants:
         yield "no targets at all", mean * P
         yield "labels in reverse order of the classes", mean * (P - T[:, ::-1])
         yield "p − 1 everywhere", mean * (P - 1.0)
-        yield "y/p... only at the right class, p − y without the other classes", mean * (P - T) * T
+        yield "p − y at the right class only, without the other classes", mean * (P - T) * T
         return
     scale = here.network.data_scale(A.shape[0])
 

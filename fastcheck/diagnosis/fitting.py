@@ -45,7 +45,7 @@ class Factor:
     named : bool
         Whether it is a number that slips are known for.
     others : tuple of str
-        Other names of the same number.
+        Other names of the same number, as clauses.
     """
 
     value: float
@@ -68,7 +68,7 @@ def factor_of(value: float, network: Network, layer: int, m: int, slack: float =
     """
     names = [text for text, number in _known(network, layer, m) if _near(value, number, slack)]
     if names:
-        return Factor(value, names[0], True, tuple(names[1:]))
+        return Factor(value, names[0], True, tuple(f"the factor is {n}" for n in names[1:]))
     return Factor(value, _digits(value), False)
 
 

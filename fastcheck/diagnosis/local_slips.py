@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,10 +22,11 @@ from fastcheck.diagnosis.fitting import (
     usual_weights,
     weights_text,
 )
-from fastcheck.diagnosis.reenact import Delta, Found, Scene, Sight
+from fastcheck.diagnosis.reenact import MOST_LARGER, Delta, Found, Scene, Sight
 from fastcheck.diagnosis.slips import SLIPS
 from fastcheck.door import UNIT_ROUNDOFF
 from fastcheck.errors import InputError
+from fastcheck.rounding import rounding
 
 __all__ = ["LOCATED", "bias_explanations", "weight_explanations"]
 
@@ -58,7 +60,7 @@ class BlockView:
 
     def floor(self, predicted: Floats) -> Floats | float:
         """What rounding explains."""
-        return self.scene.floor(self.layer, self.kind, predicted)
+        return self.scene.floor(self.layer, self.kind, predicted, float(np.linalg.norm(self.u)))
 
     @cached_property
     def places(self) -> tuple[Any, ...]:
@@ -83,7 +85,8 @@ class BlockView:
         return float(np.linalg.norm(self.scene.right_block(self.layer, self.kind)[self.places]))
 
     def _floor_of(self, predicted: Floats) -> Floats:
-        here = float(np.linalg.norm(predicted))
+        most = MOST_LARGER * float(np.linalg.norm(self.u[self.places]))
+        here = min(float(np.linalg.norm(predicted)), most)
         if not self._size:
             return self._floor + 1e-9 * here
         return self._floor * max(1.0, here / self._size)
@@ -178,6 +181,8 @@ def _candidates(view: BlockView) -> Iterator[tuple[Found, Floats]]:
         change = slip.bias_block if biases else slip.block
         if change is not None and slip.name not in ("row", "column", "entry", "clipped"):
             yield view.found(slip.name), change(expected)
+            if np.any(view.penalty):  # made before the penalty was added
+                yield view.found(slip.name), change(view.data) + view.penalty
         step = slip.steps.get("biases" if biases else "weights")
         if step is None or slip.inputs is not None or (slip.name == "float32_products"):
             continue
@@ -327,13 +332,16 @@ def _factor(view: BlockView, value: float, slip: str = "") -> Found:
     """Return a factor on the block as a slip."""
     factor = view.scene.name_factor(value, view.layer)
     name = slip or ("bias_factor" if view.kind == "b" else "factor")
-    if name == "bias_factor" and factor.text.startswith("1/m ="):
+    averaged = factor.text.startswith("1/m =") and view.scene.network.reduction != "sum"
+    if name == "bias_factor" and averaged:
         name = "bias_mean"
     return view.found(name, factor.text, 0.0 if factor.named else 0.4, factor.others)
 
 
 def _sparse(view: BlockView, predicted: Floats, before: Explanation) -> Iterator[Explanation]:
     """Explain what few rows, columns or entries differ in."""
+    if view.u.size == 1:  # it is no place among others
+        return
     shown = view.sight.clipped(predicted)
     found = overlay(view.u, shown, view.floor(predicted), view.sight.rtol)
     if found is None:
@@ -498,12 +506,10 @@ def _coarse(view: BlockView) -> Iterator[Explanation]:
     if coarser is not None and _is_rounded(view, coarser):
         name = "rounded_float16" if coarser == "float16" else "rounded"
         yield (view.found(name, "" if name != "rounded" else coarser),)
-    elif u.size > 1 and 0.0 < error < LOWER["float32"] * size:
+    elif u.size > 1 and 0.0 < error < LOWER["float32"] * size and _like_rounding(view, "float32"):
         yield (view.found("low_precision", "1e-7: float32"),)
-    elif u.size > 8 and 0.0 < error < 3e-3 * size:
-        relative = np.median(np.abs(u - expected)[expected != 0] / np.abs(expected[expected != 0]))
-        if 1e-5 < relative < 3e-3:
-            yield (view.found("low_precision", "1e-3: float16", 0.3),)
+    elif u.size > 8 and 0.0 < error < 3e-3 * size and _like_rounding(view, "float16"):
+        yield (view.found("low_precision", "1e-3: float16", 0.3),)
     for decimals in range(2, 9):
         if np.any(u) and np.array_equal(np.round(u, decimals), u):
             if np.all(np.abs(u - expected) <= 0.5001 * 10.0**-decimals):
@@ -519,6 +525,22 @@ def _coarse(view: BlockView) -> Iterator[Explanation]:
         and view.matches(np.clip(expected, -limit, limit))
     ):
         yield (view.found("clipped", f"{limit:.4g}"),)
+
+
+def _like_rounding(view: BlockView, precision: str) -> bool:
+    """Whether errors are as large as that precision makes them, without a common direction."""
+    order = view.scene.network.order
+    block = order.weights(view.layer) if view.kind == "W" else order.biases(view.layer)
+    assert block is not None
+    with np.errstate(all="ignore"):
+        sigma = rounding(view.scene.network, view.scene.batch, precision).block(block)
+        ratios = np.abs(view.u - view.expected)[sigma > 0.0] / sigma[sigma > 0.0]
+    if ratios.size == 0 or not np.all(np.isfinite(ratios)):
+        return False
+    middle, high = np.quantile(ratios, (0.5, 0.95))
+    error, size = (view.u - view.expected).ravel(), view.expected.ravel()
+    along = abs(error @ size) / (np.linalg.norm(error) * np.linalg.norm(size))
+    return bool(0.01 < middle < 5.0 and high < 30.0 and along < 4.0 / math.sqrt(error.size))
 
 
 def _is_rounded(view: BlockView, precision: str) -> bool:

@@ -25,6 +25,8 @@ PENALTY = {
     "l2": "2 * lambd * W{l}",
 }
 MEAN = {"mean": " / m", "sum": "", "mean_elements": " / (m * n_L)"}
+# What a layer's products are in Keras's layout, where W is (n_in, n_out).
+KERAS = {"dZ{l}.T @ A{k}": "A{k}.T @ dZ{l}", "dZ{n} @ W{n}": "dZ{n} @ W{n}.T"}
 
 
 def _slopes(network: Network, layer: int) -> tuple[str, str]:
@@ -40,23 +42,26 @@ def _mask(network: Network, layer: int) -> tuple[str, str]:
 
 
 def _output(network: Network, layer: int) -> tuple[str, str]:
+    if layer < network.depth:  # found in the error of a hidden layer: no line of that layer
+        return "", ""
     line = ERRORS.get(network.loss.name, f"dA{{l}} = {network.loss.name}_derivative(A{{l}}, Y)")
-    return line, line
+    name, error = line.split(" = ", 1)
+    # The course divides dW and db by m; who keeps samples in rows divides the error once for all.
+    return line, f"{name} = ({error}){MEAN[network.reduction]}" if MEAN[network.reduction] else line
 
 
 def _weights(network: Network, layer: int) -> tuple[str, str]:
-    tail = MEAN[network.reduction]
-    if network.l2:
-        tail += " + " + PENALTY[network.penalty]
-    return "dW{l} = np.dot(dZ{l}, A{k}.T)" + tail, "dW{l} = dZ{l}.T @ A{k}" + tail
+    penalty = f" + {PENALTY[network.penalty]}" if network.l2 else ""
+    mean = MEAN[network.reduction]
+    return (
+        f"dW{{l}} = np.dot(dZ{{l}}, A{{k}}.T){mean}{penalty}",
+        f"dW{{l}} = dZ{{l}}.T @ A{{k}}{penalty}",
+    )
 
 
 def _biases(network: Network, layer: int) -> tuple[str, str]:
     mean = MEAN[network.reduction]
-    return (
-        "db{l} = np.sum(dZ{l}, axis=1, keepdims=True)" + mean,
-        "db{l} = dZ{l}.sum(axis=0)" + mean,
-    )
+    return f"db{{l}} = np.sum(dZ{{l}}, axis=1, keepdims=True){mean}", "db{l} = dZ{l}.sum(axis=0)"
 
 
 def _back(network: Network, layer: int) -> tuple[str, str]:
@@ -87,11 +92,15 @@ def mended(network: Network, layer: int, line: str) -> tuple[str, str]:
     Returns
     -------
     tuple of str
-        In the course's notation (samples are columns) and in row notation; empty for `whole`.
+        In the course's notation (samples are columns) and in row notation, with W as the owner
+        has it; empty for `whole`.
     """
     if line not in LINES:
         return "", ""
     course, rows = LINES[line](network, layer)
+    if network.layout == "keras":
+        for ours, theirs in KERAS.items():
+            rows = rows.replace(ours, theirs)
     return _placed(course, layer), _placed(rows, layer)
 
 

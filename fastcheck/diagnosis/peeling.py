@@ -204,12 +204,16 @@ def _with_equals(options: list[Option]) -> list[Option]:
         if len(o) == 1 and o[0].cost <= found[0].cost + 0.3 and o[0].slip != "unknown"
         and o[0].place == found[0].place and np.allclose(d.dZ, delta.dZ, rtol=1e-7, atol=0.0)
     ]  # fmt: skip
-    texts = tuple(
-        SLIPS[f.slip].sentence.format(l=f.layer, k=f.layer - 1, n=f.layer + 1, value=f.value)
-        for f in others[:3]
-    )
-    first = replace(found[0], equal=(*found[0].equal, *texts))
+    own = _sentence_of(found[0])
+    texts = dict.fromkeys(_sentence_of(f) for f in others[:3])
+    first = replace(found[0], equal=(*found[0].equal, *(text for text in texts if text != own)))
     return [(delta, (first,)), *options[1:]]
+
+
+def _sentence_of(found: Found) -> str:
+    layer = found.layer
+    sentence = SLIPS[found.slip].sentence
+    return sentence.format(l=layer, k=layer - 1, n=layer + 1, value=found.value)
 
 
 def _right_delta(scene: Scene, layer: int, above: Delta | None) -> Delta:
@@ -261,7 +265,7 @@ def _factor_slip(scene: Scene, layer: int, text: str) -> tuple[str, str]:
     if text.startswith("m ="):
         named[text] = "sum_for_mean" if scene.network.reduction != "sum" else "output_factor"
     if text.startswith("1/m ="):
-        named[text] = "divided_twice"
+        named[text] = "divided_twice" if scene.network.reduction != "sum" else "output_factor"
     name = named.get(text, "output_factor")
     return name, text if name == "output_factor" else ""
 

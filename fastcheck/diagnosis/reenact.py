@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -21,6 +22,7 @@ __all__ = ["Delta", "Found", "Scene", "Sight", "Sketch"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+MOST_LARGER = 10.0  # than the given block: so far the floor grows with a candidate
 SKETCHED = 40  # rows and columns of a block that a candidate is tried on first
 # The same mistake made again in another layer is hardly a second mistake.
 AGAIN = 0.12
@@ -200,8 +202,13 @@ class Scene:
     def _floors(self) -> dict[str, Floats | float]:
         return {}
 
-    def floor(self, layer: int, kind: str, predicted: Floats | None = None) -> Floats | float:
-        """Return the absolute error that rounding explains in a block, scaled as predicted is."""
+    def floor(
+        self, layer: int, kind: str, predicted: Floats | None = None, given: float = math.inf
+    ) -> Floats | float:
+        """Return the absolute error that rounding explains in a block, scaled as predicted is.
+
+        What is far larger than the block that was given does not explain it by its own rounding.
+        """
         order = self.network.order
         block = order.weights(layer) if kind == "W" else order.biases(layer)
         if block is None:
@@ -216,7 +223,7 @@ class Scene:
         if predicted is None:
             return floor
         right = float(np.linalg.norm(self.right[block.slice]))
-        here = float(np.linalg.norm(predicted))
+        here = min(float(np.linalg.norm(predicted)), MOST_LARGER * given)
         return floor * max(1.0, here / right) if right > 0.0 else 1e-9 * here + 0.0 * floor
 
     def here(self, layer: int) -> Here:
@@ -297,7 +304,8 @@ class Scene:
     ) -> tuple[float, float, float]:
         """Try a dZ_l on a sketch; return (share of dW that agrees, of db, common factor)."""
         data = dZ[:, sketch.rows].T @ sketch.A
-        growth = max(1.0, _size(data) / sketch.W_size) if sketch.W_size else 1.0
+        size = min(_size(data), MOST_LARGER * _size(sketch.W_given))
+        growth = max(1.0, size / sketch.W_size) if sketch.W_size else 1.0
         floor = growth * sketch.W_floor
         best, factor = -1.0, 1.0
         for beta in self.penalty_factors():
@@ -322,7 +330,8 @@ class Scene:
     ) -> tuple[float, float, float]:
         """Try the biases with the weights' factor, or with one of their own where W has none."""
         assert sketch.u_b is not None
-        growth = max(1.0, _size(total) / sketch.size_b) if sketch.size_b else 1.0
+        size = min(_size(total), MOST_LARGER * _size(sketch.u_b))
+        growth = max(1.0, size / sketch.size_b) if sketch.size_b else 1.0
         floor = growth * np.asarray(sketch.floor_b)
         if best < 0.5 and total.size > 2:
             alpha = ratio(sketch.u_b, total, floor)
