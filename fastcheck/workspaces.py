@@ -16,7 +16,7 @@ __all__ = ["KEPT_BYTES", "kept_bytes", "release", "workspace"]
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-KEPT_BYTES = 64 * 2**20
+KEPT_BYTES = 512 * 2**20
 
 _free: list[Floats] = []
 _lock = threading.Lock()
