@@ -196,8 +196,8 @@ class _Layer:
     ) -> KinkRows:
         """Return the change against the shared slope, and what else is right.
 
-        All samples move together and a backward pass takes a kink in one way, so sums over the
-        samples are what is right, and nothing between the greatest and the least of each.
+        All samples move together and a backward pass takes kinks in one way, so each of these is
+        summed over the samples before the least and the greatest are taken.
         """
         index, order = places
         shared = self._shared_values(units, inputs)

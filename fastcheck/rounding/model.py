@@ -176,7 +176,8 @@ def rounding(
     Notes
     -----
     Higham & Mary, "A new approach to probabilistic rounding error analysis", SISC 2019. Memory is
-    a few (m, Σ n_l) arrays and one W_l; σ itself is made block by block.
+    a few (m, Σ n_l) arrays, and W and W² in float32: all of them up to `draws.KEPT_BYTES`, beyond
+    that one layer's. σ itself is made block by block.
     """
     arithmetic = Precision.of(precision)
     with np.errstate(all="ignore"):
