@@ -221,7 +221,7 @@ def test_the_mended_line_is_the_owners() -> None:
 
 
 def test_a_sign_is_named_with_outputs_so_large_that_other_errors_overflow() -> None:
-    (finding,) = found_in("a(1 − a)", scale=60.0, sign=-1.0)
+    (finding,) = found_in("a(1 − a)", scale=200.0, sign=-1.0)
     assert finding["slip"] == "sign"
 
 
