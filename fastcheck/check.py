@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastcheck import parallel, sampling, workspaces
 from fastcheck.approximation import Approximation
+from fastcheck.comparison import Deviations
 from fastcheck.cost import CostParts, compare_cost, cost_parts
 from fastcheck.door import positive_number
 from fastcheck.errors import InputError
@@ -94,7 +95,7 @@ class _Artist:
     batch: Batch
     gradient: Floats
     approximation: Approximation
-    sigma: Callable[[], Floats]
+    sigma: Callable[[], Deviations]
     settings: Settings
 
     def __call__(self, with_curve: bool) -> Pictures:
@@ -203,7 +204,7 @@ def _check(task: _Task) -> Report:
     with clock.part("differences"):
         approximation = _approximate(network, batch, indices, settings)
     precision = settings.precision or gradient.precision
-    sigma = partial(_rounding, network, batch, precision, approximation.trace)
+    sigma = partial(_rounding, network, batch, precision, approximation)
     with clock.part("comparison"), parallel.one_blas_thread():
         judgement = judge(
             network.order,
@@ -234,12 +235,13 @@ def _check(task: _Task) -> Report:
 
 
 def _rounding(
-    network: Network, batch: Batch, precision: str, trace: tuple[Floats, Floats] | None
-) -> Floats:
+    network: Network, batch: Batch, precision: str, approximation: Approximation
+) -> Deviations:
     """Return what rounding does to a right gradient; needed only where one does not agree."""
-    from fastcheck.rounding import gradient_rounding
+    from fastcheck.rounding import rounding
 
-    return gradient_rounding(network, batch, precision, trace)
+    dtheta = approximation.values if approximation.indices is None else None
+    return rounding(network, batch, precision, approximation.trace, dtheta)
 
 
 def _diagnosis(

@@ -7,9 +7,9 @@ those that are in trouble.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from fastcheck.approximation import Approximation, Kinks
 
 __all__ = [
     "STATUSES",
+    "Deviations",
     "Evidence",
     "Finding",
     "Lineup",
@@ -35,9 +36,10 @@ STATUSES = ("agree", "kink", "cannot tell", "wrong")  # from good to bad
 AGREE, KINK, CANNOT_TELL, WRONG = range(4)
 KEPT = 10  # findings of each status that a block remembers
 
-# Pieces of this size stay in the cache, and OpenBLAS answers a dot product of up to 10,000
-# numbers in the calling thread: no threads to wake, the same bits for any number of them.
-PIECE = 8192
+# What is made of a piece stays in the cache.
+PIECE = 131072
+# Fewer components are compared in NumPy.
+SMALL = 4096
 # Sums of squares between these have neither lost small terms nor overflowed.
 SAFE_SUMS = (1e-250, 1e250)
 
@@ -70,6 +72,18 @@ class Rules(NamedTuple):
     noise: float
 
 
+class Deviations(Protocol):
+    """σ of all N components, made where it is asked for: it need not lie in memory as a whole."""
+
+    def between(self, start: int, stop: int) -> Floats:
+        """Return σ of the components start..stop−1 of θ."""
+        ...
+
+    def at(self, indices: Integers) -> Floats:
+        """Return σ of some components of θ."""
+        ...
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is compared.
@@ -78,19 +92,22 @@ class Evidence:
     ----------
     gradient, values : ndarray, shape (n,), float64, finite
         The given gradient and the approximation at the checked components.
-    rounding : float or ndarray (n,)
-        σ of the gradient's own rounding, absolute.
+    rounding : float, ndarray (n,) or Deviations
+        σ of the gradient's own rounding, absolute; `Deviations` where all N components are there.
     noise : float or ndarray (n,)
         Standard deviation of the method's own error, absolute.
     kinks : Kinks
         Positions in these arrays.
+    modelled : bool
+        Whether one model of the whole backward pass made all σ.
     """
 
     gradient: Floats
     values: Floats
-    rounding: float | Floats
+    rounding: float | Floats | Deviations
     noise: float | Floats
     kinks: Kinks
+    modelled: bool = False
 
     def kinks_within(self, start: int, stop: int) -> slice:
         """Return which of the kinks lie at positions start..stop−1."""
@@ -109,7 +126,11 @@ class Evidence:
 
     def rounding_at(self, positions: slice | Integers) -> float | Floats:
         """Return σ at some positions."""
-        return _at(self.rounding, positions)
+        if isinstance(self.rounding, (float, int, np.ndarray)):
+            return _at(self.rounding, positions)
+        if isinstance(positions, slice):
+            return self.rounding.between(positions.start, positions.stop)
+        return self.rounding.at(positions)
 
     def noise_at(self, positions: slice | Integers) -> float | Floats:
         """Return the method's own error at some positions."""
@@ -178,15 +199,7 @@ def _worst(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(kept, key=lambda f: (-f.severity, -f.error, f.position))
 
 
-class _Scratch:
-    """Room for one piece."""
-
-    def __init__(self, size: int) -> None:
-        self.error, self.allowed, self.other = np.empty((3, size))
-        self.over = np.empty(size, bool)
-
-
-def tally(evidence: Evidence, part: slice, rules: Rules) -> Tally:
+def tally(evidence: Evidence, part: slice, rules: Rules, *, patient: bool = True) -> Tally:
     """Compare the components at consecutive positions.
 
     Parameters
@@ -195,102 +208,115 @@ def tally(evidence: Evidence, part: slice, rules: Rules) -> Tally:
     part : slice
         Positions start..stop−1, those of one block.
     rules : Rules
+    patient : bool
+        Whether to look into a piece where not everything agrees; otherwise all of it counts as
+        wrong, and the rest is left out.
     """
     result = Tally(checked=part.stop - part.start)
-    scratch = _Scratch(min(PIECE, result.checked))
     pieces = []
     with quiet():
         for start in range(part.start, part.stop, PIECE):
             piece = slice(start, min(start + PIECE, part.stop))
-            pieces.append(_piece(evidence, piece, rules, scratch, result))
-        _own_errors(evidence, part, result)
+            pieces.append(_piece(evidence, piece, rules, result, patient=patient))
+            if not patient and result.wrong:
+                break
+        if isinstance(evidence.noise, np.ndarray):
+            result.noise = norm(evidence.noise[part])
+        else:
+            result.noise = evidence.noise * math.sqrt(result.checked)
     if pieces:
         sums = [math.hypot(*column) for column in zip(*pieces, strict=True)]
-        result.error, result.literal_error, result.gradient, result.approximation = sums
+        result.error, result.literal_error, result.gradient, result.approximation = sums[:4]
+        result.rounding = sums[4]
     return result
 
 
-def _own_errors(evidence: Evidence, part: slice, result: Tally) -> None:
-    """Fill in what rounding and the method's own error come to over a block."""
-    for name, values in (("rounding", evidence.rounding), ("noise", evidence.noise)):
-        if isinstance(values, np.ndarray):
-            within = values[part]
-            pieces = (within[i : i + PIECE] for i in range(0, within.size, PIECE))
-            setattr(result, name, math.hypot(*map(norm, pieces)))
-        else:
-            setattr(result, name, values * math.sqrt(result.checked))
-    if result.checked:
-        result.rounding_peak = float(np.max(evidence.rounding_at(part)))
-
-
 def _piece(
-    evidence: Evidence, piece: slice, rules: Rules, scratch: _Scratch, result: Tally
-) -> tuple[float, float, float, float]:
-    """Compare one piece; return the norms of error, literal error, gradient and approximation."""
-    size = piece.stop - piece.start
+    evidence: Evidence, piece: slice, rules: Rules, result: Tally, *, patient: bool
+) -> tuple[float, float, float, float, float]:
+    """Compare a piece; return the norms of error, literal error, gradient, approximation and σ."""
     gradient = evidence.gradient[piece]
     approximation = values = evidence.values[piece]
     kinks = evidence.kinks_within(piece.start, piece.stop)
     if kinks.start < kinks.stop:
         approximation = values.copy()
         approximation[evidence.kinks.positions[kinks] - piece.start] = evidence.nearest(kinks)
+    sigma = evidence.rounding_at(piece)
+    spread = sigma if isinstance(sigma, np.ndarray) else np.array([sigma])
+    result.rounding_peak = max(result.rounding_peak, float(spread.max()))
 
-    error = np.subtract(gradient, approximation, out=scratch.error[:size])
-    norms = norm(error), norm(gradient), norm(approximation)
-    np.abs(error, out=error)
-    allowed = _allowed(evidence, piece, approximation, rules, scratch)
-    over = np.greater(error, allowed, out=scratch.over[:size])
-    if over.any():
-        _trouble(evidence, piece.start, rules, scratch, np.flatnonzero(over), result)
-    _largest(error, piece.start, result)
-    literal = norms[0]
+    over, worst, sums = _compare(gradient, approximation, spread, rules)
+    error = _root(sums[0], lambda: gradient - approximation)
+    sizes = _root(sums[1], lambda: gradient), _root(sums[2], lambda: approximation)
+    alike = math.sqrt(gradient.size / spread.size)
+    rounding = norm(spread) * alike if alike > 1.0 else _root(sums[3], lambda: spread)
+
+    trouble = np.zeros(0, np.int64)
+    if over and not patient:
+        result.wrong = gradient.size
+    elif over:
+        errors = np.abs(gradient - approximation)
+        allowed = _allowed(gradient, approximation, spread, rules)
+        trouble = np.flatnonzero(errors > allowed)
+        _trouble(evidence, piece.start + trouble, errors[trouble], allowed[trouble], rules, result)
+    _largest(abs(float(gradient[worst] - approximation[worst])), piece.start + worst, result)
+    literal = error
     if kinks.start < kinks.stop:
         literal = norm(gradient - values)
-        _accepted_kinks(evidence, kinks, over, piece.start, result)
-    return norms[0], literal, norms[1], norms[2]
+        _accepted_kinks(evidence, kinks, piece.start + trouble, result)
+    return error, literal, *sizes, rounding
 
 
-def _allowed(
-    evidence: Evidence, piece: slice, approximation: Floats, rules: Rules, scratch: _Scratch
-) -> Floats:
+def _compare(
+    gradient: Floats, approximation: Floats, sigma: Floats, rules: Rules
+) -> tuple[int, int, Floats]:
+    """Return how many do not agree, where the largest error is, and sums of squares.
+
+    These are of the error, the gradient, the approximation and σ. The kernel does it in one pass;
+    what is small does not wait for numba to be imported.
+    """
+    if gradient.size < SMALL:
+        error = gradient - approximation
+        sums = np.array([np.dot(part, part) for part in (error, gradient, approximation, sigma)])
+        np.abs(error, out=error)
+        over = error > _allowed(gradient, approximation, sigma, rules)
+        return int(np.count_nonzero(over)), int(error.argmax()), sums
+    from fastcheck.kernels.comparison import compare
+
+    sums = np.empty(4)
+    return *compare(gradient, approximation, sigma, (rules.tol, rules.rounding), sums), sums
+
+
+def _allowed(gradient: Floats, approximation: Floats, sigma: Floats, rules: Rules) -> Floats:
     """Return tol·(|g| + |g_approx|) + K·σ; tol first, so that the sum can't overflow."""
-    size = piece.stop - piece.start
-    other = scratch.other[:size]
-    allowed = np.multiply(evidence.gradient[piece], rules.tol, out=scratch.allowed[:size])
-    np.abs(allowed, out=allowed)
-    np.multiply(approximation, rules.tol, out=other)
-    np.abs(other, out=other)
-    allowed += other
-    rounding = evidence.rounding_at(piece)
-    if isinstance(rounding, np.ndarray):
-        allowed += np.multiply(rounding, rules.rounding, out=other)
-    elif rounding:
-        allowed += rules.rounding * rounding
-    return allowed
+    allowed = rules.tol * np.abs(gradient) + rules.tol * np.abs(approximation)
+    return np.asarray(allowed + rules.rounding * sigma)
+
+
+def _root(squares: float, values: Callable[[], Floats]) -> float:
+    """Return √squares, or ‖values‖₂ where the squares' sum overflowed or lost small terms."""
+    return math.sqrt(squares) if SAFE_SUMS[0] < squares < SAFE_SUMS[1] else norm(values())
 
 
 def _trouble(
     evidence: Evidence,
-    start: int,
+    positions: Integers,
+    errors: Floats,
+    allowed: Floats,
     rules: Rules,
-    scratch: _Scratch,
-    over: Integers,
     result: Tally,
 ) -> None:
-    """Tell `wrong` from `cannot tell` among the components of a piece that do not agree."""
-    errors = scratch.error[over]
-    positions = over + start
-    within_noise = errors <= scratch.allowed[over] + rules.noise * evidence.noise_at(positions)
+    """Tell `wrong` from `cannot tell` among components that do not agree."""
+    within_noise = errors <= allowed + rules.noise * evidence.noise_at(positions)
     result.cannot_tell += int(np.count_nonzero(within_noise))
     result.wrong += int(np.count_nonzero(~within_noise))
     result.keep(CANNOT_TELL, errors[within_noise], positions[within_noise])
     result.keep(WRONG, errors[~within_noise], positions[~within_noise])
 
 
-def _largest(error: Floats, start: int, result: Tally) -> None:
+def _largest(error: float, position: int, result: Tally) -> None:
     """Remember the largest error of all, whatever its status, as `agree`."""
-    place = int(error.argmax())
-    found = Finding(AGREE, float(error[place]), start + place)
+    found = Finding(AGREE, error, position)
     known = result.findings[-1] if result.findings else None
     if known is None or known.severity != AGREE:  # the list ends with the mildest
         result.findings.append(found)
@@ -298,12 +324,10 @@ def _largest(error: Floats, start: int, result: Tally) -> None:
         result.findings[-1] = found
 
 
-def _accepted_kinks(
-    evidence: Evidence, kinks: slice, over: NDArray[np.bool_], start: int, result: Tally
-) -> None:
+def _accepted_kinks(evidence: Evidence, kinks: slice, trouble: Integers, result: Tally) -> None:
     """Count the kinks whose gradient is right; remember those farthest from the approximation."""
     positions = evidence.kinks.positions[kinks]
-    positions = positions[~over[positions - start]]
+    positions = positions[~np.isin(positions, trouble)]
     result.kinks += positions.size
     result.keep(KINK, np.abs(evidence.gradient[positions] - evidence.values[positions]), positions)
 
@@ -342,22 +366,27 @@ class Lineup:
         return int(last - first)
 
 
-def line_up(gradient: Floats, approximation: Approximation, sigma: float | Floats) -> Lineup:
+def line_up(
+    gradient: Floats, approximation: Approximation, sigma: float | Floats | Deviations
+) -> Lineup:
     """Line the gradient up with the approximation, and set aside what is not finite.
 
     Parameters
     ----------
     gradient : ndarray, shape (N,), float64
     approximation : Approximation
-    sigma : float, or ndarray of shape (n,) or (N,)
+    sigma : float, ndarray of shape (n,) or (N,), or Deviations
     """
     size = gradient.size
     indices, values = approximation.indices, approximation.values
+    modelled = not isinstance(sigma, (float, int, np.ndarray))
     if indices is not None:
         gradient = gradient[indices]
-        if isinstance(sigma, np.ndarray) and sigma.size != indices.size:
-            sigma = sigma[indices]
-    evidence = Evidence(gradient, values, sigma, approximation.noise, approximation.kinks)
+        if isinstance(sigma, np.ndarray):
+            sigma = sigma if sigma.size == indices.size else sigma[indices]
+        elif not isinstance(sigma, (float, int)):
+            sigma = sigma.at(indices)
+    evidence = Evidence(gradient, values, sigma, approximation.noise, approximation.kinks, modelled)
     if approximation.complete and math.isfinite(norm(values)):
         return Lineup(evidence, indices, np.zeros(0, np.int64))
     finite = np.isfinite(values)
@@ -379,4 +408,5 @@ def _subset(evidence: Evidence, keep: Integers) -> Evidence:
         evidence.rounding_at(keep),
         evidence.noise_at(keep),
         Kinks(np.searchsorted(keep, kinks.positions[kept]), kinks.low[kept], kinks.high[kept]),
+        evidence.modelled,
     )

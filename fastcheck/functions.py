@@ -20,7 +20,8 @@ from fastcheck.repeatable import same_twice
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, Report, RunFacts
 from fastcheck.sample_coverage import coverage
 from fastcheck.settings import Settings, SettingsOptions
-from fastcheck.verdict import NOISE_FACTOR, judge
+from fastcheck.tolerances import NOISE_FACTOR
+from fastcheck.verdict import judge
 from fastcheck.versions import versions
 
 __all__ = ["FunctionOptions", "gradcheck_function"]

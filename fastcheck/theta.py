@@ -155,7 +155,10 @@ class ThetaLayout:
 
     def weights(self, layer: int) -> Block:
         """Return the weight block of a layer."""
-        return self.block(f"W{layer}")
+        for block in self.blocks:
+            if block.layer == layer and block.kind == "W":
+                return block
+        return self.block(f"W{layer}")  # says which there are
 
     def biases(self, layer: int) -> Block | None:
         """Return the bias block of a layer, None where it has none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from fastcheck.comparison import (
     AGREE,
     KINK,
     STATUSES,
+    Deviations,
     Finding,
     Lineup,
     Rules,
@@ -25,6 +26,7 @@ from fastcheck.comparison import (
     tally,
 )
 from fastcheck.settings import Settings
+from fastcheck.tolerances import NOISE_FACTOR, ROUNDING_FACTOR, block_rounding
 
 __all__ = [
     "GRADES",
@@ -39,15 +41,10 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-Rounding = float | Floats | None
+Rounding = float | Floats | Deviations | None
 
 GRADES = ("great", "look", "worry")
 GREAT, WORRY = 1e-7, 1e-3
-# How many standard deviations are forgiven. Of the 670,000 components of a right float32 backward
-# pass none is off by more than 16σ; a whole block is off by far less, as its errors are many.
-ROUNDING_FACTOR = 30.0
-BLOCK_ROUNDING_FACTOR, BLOCK_ROUNDING_CEILING = 6.0, 8.0
-NOISE_FACTOR = 8.0
 SHOWN = 10  # components in a report, and one more for each block in trouble
 
 
@@ -266,7 +263,7 @@ def judge(
     gradient : ndarray, shape (N,), float64, finite
     approximation : Approximation
         Of all components or of a sample; NaN where an interrupted run did not come.
-    sigma : float, ndarray of shape (n,) or (N,), None, or a callable that returns one of these
+    sigma : float, ndarray of shape (n,) or (N,), Deviations, None, or a callable that returns one
         Standard deviation of the gradient's own rounding. A callable is called only if something
         does not agree without it.
     settings : Settings
@@ -282,7 +279,8 @@ def judge(
         lineup = line_up(gradient, approximation, 0.0 if rounding is None else rounding)
     tallies = []
     for block in order.blocks:
-        result = tally(lineup.evidence, lineup.part(block.offset, _stop(block)), rules)
+        part = lineup.part(block.offset, _stop(block))
+        result = tally(lineup.evidence, part, rules, patient=not callable(sigma))
         if callable(sigma) and not _untroubled(result, rules):
             return judge(order, gradient, approximation, sigma(), settings)
         tallies.append(result)
@@ -302,22 +300,30 @@ def _judgement(
     order: Order, lineup: Lineup, tallies: list[Tally], rules: Rules, complete: bool
 ) -> Judgement:
     """Give every block and the whole a status, and name the worst components."""
+    total = Tally.total(tallies)
+    chosen = _worst_findings(total, tallies)
+    firsts = [finding for result in tallies for finding in result.findings[:1]]
+    named = _named({*chosen, *firsts}, order, lineup, rules)
     blocks = []
     for block, result in zip(order.blocks, tallies, strict=True):
-        shell = _shell(block)
-        worst = next(_named([*result.findings[:1]], order, lineup, rules), None)
-        blocks.append(
-            _block(shell, result, rules, lineup.broken(block.offset, _stop(block)), worst)
-        )
-    total = Tally.total(tallies)
+        worst = named[result.findings[0]] if result.findings else None
+        broken = lineup.broken(block.offset, _stop(block))
+        others = [other for other in tallies if other is not result]
+        elsewhere = _times_rounding(others) if lineup.evidence.modelled else None
+        blocks.append(_block(_shell(block), result, rules, broken, worst, elsewhere))
     shell = ("dθ", "θ", 0, "whole", (order.size,), order.size)
-    components = tuple(_worst_components(total, tallies, order, lineup, rules))
+    components = tuple(named[finding] for finding in chosen)
     whole = _block(shell, total, rules, lineup.not_finite.size, next(iter(components), None))
     status = worst_status(*(b.verdict for b in [whole, *blocks]))
     if not complete:
         status = worst_status(status, "cannot tell")
     worst_grade = max((b.grade for b in [whole, *blocks]), key=GRADES.index)
     return Judgement(status, worst_grade, whole, tuple(blocks), components)
+
+
+def _times_rounding(tallies: list[Tally]) -> float | None:
+    """Return the greatest ‖error‖/‖σ‖ of some blocks; None where no block has a σ."""
+    return max((t.error / t.rounding for t in tallies if t.rounding > 0.0), default=None)
 
 
 Shell = tuple[str, str, int, str, tuple[int, ...], int]
@@ -330,17 +336,18 @@ def _shell(block: NamedBlock) -> Shell:
 
 
 def _block(
-    shell: Shell, result: Tally, rules: Rules, broken: int, worst: ComponentVerdict | None
+    shell: Shell,
+    result: Tally,
+    rules: Rules,
+    broken: int,
+    worst: ComponentVerdict | None,
+    elsewhere: float | None = None,
 ) -> BlockVerdict:
-    """Judge a block by its norms.
-
-    The peak of σ counts, so that blocks of few components, or with one that is much coarser than
-    the rest, are not accused; but ten times the rounding of the block is more than rounding.
-    """
-    peak = rules.rounding * result.rounding_peak
-    if result.checked > 1:
-        peak = min(peak, BLOCK_ROUNDING_CEILING * result.rounding)
-    rounding = max(BLOCK_ROUNDING_FACTOR * result.rounding, peak)
+    """Judge a block by its norms; `elsewhere` is as for `block_rounding`."""
+    if result.checked == 1:
+        rounding = rules.rounding * result.rounding
+    else:
+        rounding = block_rounding(result.rounding, result.rounding_peak, elsewhere)
     tolerance = rules.tol * result.gradient + rules.tol * result.approximation + rounding
     if result.error <= tolerance:
         status = "agree"
@@ -374,40 +381,38 @@ def _block(
     return replace(judged, grade=max(own, key=GRADES.index))
 
 
-def _worst_components(
-    total: Tally, tallies: list[Tally], order: Order, lineup: Lineup, rules: Rules
-) -> list[ComponentVerdict]:
-    """Return the worst components, and the worst one of every block that is in trouble."""
+def _worst_findings(total: Tally, tallies: list[Tally]) -> list[Finding]:
+    """Return the worst components, and the worst one of every block that is in trouble, once."""
     chosen = total.findings[:SHOWN]
     for result in tallies:
         if result.wrong or result.cannot_tell or result.kinks:
-            chosen.extend(f for f in result.findings[:1] if f not in chosen)
-    chosen.sort(key=lambda f: (-f.severity, -f.error, f.position))
-    return list(_named(chosen, order, lineup, rules))
+            chosen.extend(result.findings[:1])
+    once: dict[int, Finding] = {}
+    for finding in sorted(chosen, key=lambda f: (-f.severity, -f.error, f.position)):
+        once.setdefault(finding.position, finding)
+    return list(once.values())
 
 
 def _named(
-    findings: list[Finding], order: Order, lineup: Lineup, rules: Rules
-) -> Iterator[ComponentVerdict]:
-    """Yield findings with their names and values, each component once."""
-    evidence, seen = lineup.evidence, set()
+    findings: Collection[Finding], order: Order, lineup: Lineup, rules: Rules
+) -> dict[Finding, ComponentVerdict]:
+    """Return findings with their names and values."""
+    evidence = lineup.evidence
+    positions = np.array([finding.position for finding in findings], np.int64)
+    sigmas = np.broadcast_to(evidence.rounding_at(positions), positions.shape)
+    named = {}
     offsets = np.array([block.offset for block in order.blocks])
-    for finding in findings:
+    for finding, sigma in zip(findings, sigmas.tolist(), strict=True):
         at = finding.position
-        if at in seen:
-            continue
-        seen.add(at)
         index = lineup.index(at)
         block = order.blocks[int(np.searchsorted(offsets, index, side="right")) - 1]
         gradient, value = float(evidence.gradient[at]), float(evidence.values[at])
-        rounding = evidence.rounding
-        sigma = float(rounding[at]) if isinstance(rounding, np.ndarray) else rounding
         severity, low, high = finding.severity, None, None
         kink = evidence.kinks_within(at, at + 1)
         if kink.start < kink.stop:
             low, high = (float(b[kink][0]) for b in (evidence.kinks.low, evidence.kinks.high))
             severity = KINK if severity == AGREE else severity
-        yield ComponentVerdict(
+        named[finding] = ComponentVerdict(
             name=str(order.locate(index)),
             block=block.gradient_name,
             index=index,
@@ -418,3 +423,4 @@ def _named(
             low=low,
             high=high,
         )
+    return named

@@ -9,7 +9,8 @@ import mpmath
 import numpy as np
 
 from fastcheck.network import Batch, Network
-from fastcheck.rounding import Rounding, block_tolerance, rounding
+from fastcheck.rounding import Rounding, rounding
+from fastcheck.tolerances import ROUNDING_FACTOR, block_rounding
 from tests import oracle
 from tests.networks import ACTIVATIONS, LOSSES, Drawn, random_targets
 
@@ -28,7 +29,9 @@ class Ratios:
     blocks
         ‖error‖/‖σ‖ of every block whose error is not zero.
     shares
-        ‖error‖ of those blocks over what `block_tolerance` allows.
+        ‖error‖ of those blocks over what `block_rounding` allows.
+    peaks
+        The greatest |error|/σ in those blocks.
     sizes
         The number of components of those blocks.
     """
@@ -36,7 +39,30 @@ class Ratios:
     components: Any
     blocks: Any
     shares: Any
+    peaks: Any
     sizes: Any
+
+
+def dense(seed: int, widths: Sequence[int], m: int = 32, activation: str = "tanh") -> Drawn:
+    """Return an untrained network of an everyday kind, in float32."""
+    rng = np.random.default_rng(seed)
+    gain = 1.0 if activation in ("tanh", "sigmoid") else 2.0
+    labels = rng.integers(widths[-1], size=m)
+    return Drawn(
+        weights=[
+            rng.normal(0, np.sqrt(gain / n), (k, n)).astype(np.float32)
+            for n, k in itertools.pairwise(widths)
+        ],
+        biases=[rng.normal(0, 0.1, k).astype(np.float32) for k in widths[1:]],
+        activations=[*[activation for _ in widths[2:]], "identity"],
+        loss="softmax_cross_entropy",
+        l2=0.0,
+        penalty="l2/2m",
+        reduction="mean",
+        inputs=rng.random((m, widths[0])).astype(np.float32),
+        targets=np.eye(widths[-1], dtype=np.float32)[labels],
+        masks=None,
+    )
 
 
 def draw(rng: np.random.Generator, dtype: Any, widths: list[int], m: int) -> Drawn:
@@ -184,16 +210,28 @@ def ratios(predicted: Rounding, gradient: Any, exact: Any) -> Ratios:
     sigma = predicted.vector()
     with np.errstate(divide="ignore", invalid="ignore"):
         components = np.where(error == 0.0, 0.0, error / sigma)
-    blocks, shares, sizes = [], [], []
-    for block in predicted.network.order.blocks:
-        size = float(np.linalg.norm(error[block.slice]))
-        if size > 0:
-            part = sigma[block.slice]
-            norm = float(np.linalg.norm(part))
-            blocks.append(size / norm)
-            shares.append(size / block_tolerance(norm, float(part.max())))
-            sizes.append(block.size)
-    return Ratios(components, np.array(blocks), np.array(shares), np.array(sizes))
+    slices = [block.slice for block in predicted.network.order.blocks]
+    norms = [float(np.linalg.norm(sigma[part])) for part in slices]
+    errors = [float(np.linalg.norm(error[part])) for part in slices]
+    times = [e / norm if norm else 0.0 for e, norm in zip(errors, norms, strict=True)]
+    found = []
+    for k, (part, norm) in enumerate(zip(slices, norms, strict=True)):
+        if times[k] > 0:
+            peak = float(sigma[part].max())
+            allowed = block_rounding(norm, peak, elsewhere(times, k))
+            worst = float(components[part].max())
+            found.append((times[k], times[k] * norm / allowed, worst, sigma[part].size))
+    return Ratios(components, *np.array(found).reshape(-1, 4).T)
+
+
+def noticed(result: Ratios) -> Any:
+    """Return for each block whether ten times its error would be accused."""
+    return (10 * result.shares > 1) | (10 * result.peaks > ROUNDING_FACTOR)
+
+
+def elsewhere(times: Sequence[float], k: int) -> float | None:
+    """Return the greatest of the others."""
+    return max((other for i, other in enumerate(times) if i != k), default=None)
 
 
 def cases(seed: int, count: int, precision: str) -> Iterator[tuple[Drawn, Rounding, Any]]:

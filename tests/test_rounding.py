@@ -1,26 +1,24 @@
 """The rounding model: no correct gradient is accused, and ten times the rounding does not pass."""
 
 import importlib.util
-import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fastcheck import Report, gradcheck
 from fastcheck.network import Network
-from fastcheck.rounding import (
-    BLOCK_CEILING,
-    COMPONENT_FACTOR,
-    block_tolerance,
-    gradient_rounding,
-    rounding,
-)
+from fastcheck.rounding import gradient_rounding, rounding
+from fastcheck.tolerances import BLOCK_CEILING, ROUNDING_FACTOR, block_rounding
 from tests.networks import Drawn
 from tests.rounding_cases import (
     cases,
+    dense,
     draw,
     exact_gradient,
     network_of,
+    noticed,
     numpy_gradient,
     ratios,
     torch_gradient,
@@ -36,30 +34,6 @@ def _gradients(drawn: Drawn, precision: str, maker: str) -> np.ndarray | None:
     else:
         gradient = numpy_gradient(drawn, np.dtype(precision))
     return gradient if np.isfinite(gradient).all() else None
-
-
-def _dense(
-    seed: int, *, activation: str = "tanh", widths: tuple[int, ...] = (60, 80, 80, 10)
-) -> Drawn:
-    """Return an untrained network of an everyday kind, in float32."""
-    rng = np.random.default_rng(seed)
-    weights = [
-        rng.normal(0, np.sqrt(1.5 / n), (k, n)).astype(np.float32)
-        for n, k in itertools.pairwise(widths)
-    ]
-    labels = rng.integers(widths[-1], size=32)
-    return Drawn(
-        weights=weights,
-        biases=[rng.normal(0, 0.1, k).astype(np.float32) for k in widths[1:]],
-        activations=[*[activation for _ in widths[2:]], "identity"],
-        loss="softmax_cross_entropy",
-        l2=0.0,
-        penalty="l2/2m",
-        reduction="mean",
-        inputs=rng.random((32, widths[0])).astype(np.float32),
-        targets=np.eye(widths[-1], dtype=np.float32)[labels],
-        masks=None,
-    )
 
 
 def _makers(precision: str) -> list[str]:
@@ -81,7 +55,7 @@ def test_no_correct_gradient_is_accused(precision: str) -> None:
                 continue
             found = ratios(predicted, gradient, exact)
             seen.append(found)
-            assert np.max(found.components) <= COMPONENT_FACTOR, predicted.network.describe()
+            assert np.max(found.components) <= ROUNDING_FACTOR, predicted.network.describe()
             assert np.max(found.shares, initial=0.0) <= 1.0, predicted.network.describe()
     large = np.concatenate([f.blocks[f.sizes >= 50] for f in seen])
     # ... and σ is about as large as the errors are, or the above would say nothing.
@@ -91,24 +65,35 @@ def test_no_correct_gradient_is_accused(precision: str) -> None:
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu"])
 def test_ten_times_the_rounding_of_a_block_does_not_pass(activation: str) -> None:
-    rng = np.random.default_rng(8)
     caught = []
     for seed in range(3):
-        drawn = _dense(seed, activation=activation)
-        exact = exact_gradient(drawn, "float32")
+        drawn = dense(seed, (60, 80, 80, 10), activation=activation)
         predicted = rounding(*network_of(drawn, "float32"), "float32")
-        error = numpy_gradient(drawn, np.float32).astype(np.float64) - exact
-        sigma = predicted.vector()
-        for block in predicted.network.order.blocks:
-            own, part = error[block.slice], sigma[block.slice]
-            allowed = block_tolerance(float(np.linalg.norm(part)), float(part.max()))
-            assert np.linalg.norm(own) <= allowed
-            planted = 10.0 * part * rng.choice([-1.0, 1.0], block.size)
-            assert np.linalg.norm(own + planted) > allowed
-            if block.size >= 500:  # held against the errors that there are, not against σ
-                caught.append(20.0 * np.linalg.norm(own) > allowed)
+        gradient = numpy_gradient(drawn, np.float32)
+        found = ratios(predicted, gradient, exact_gradient(drawn, "float32"))
+        assert np.max(found.shares) <= 1.0
+        caught.extend(noticed(found)[found.sizes >= 500])
     assert len(caught) == 9
-    assert np.mean(caught) > 0.85
+    assert np.mean(caught) >= 8 / 9
+
+
+def test_a_check_sees_ten_times_the_rounding_of_any_large_block() -> None:
+    drawn = dense(1, (60, 80, 80, 10), activation="relu")
+    network, batch = network_of(drawn, "float32")
+    exact = exact_gradient(drawn, "float32")
+    right = numpy_gradient(drawn, np.float32).astype(np.float64)
+
+    def check(gradient: Any) -> Report:
+        return gradcheck(network, batch.X, batch.T, gradient, precision="float32")
+
+    assert check(right).status == "agree"
+    for block in network.order.blocks:
+        if block.size >= 500:
+            wrong = right.copy()
+            wrong[block.slice] += 9.0 * (right - exact)[block.slice]
+            report = check(wrong)
+            assert report.status == "wrong", block.name
+            assert [b.name for b in report.blocks if b.status != "agree"] == [f"d{block.name}"]
 
 
 def test_no_block_forgives_ten_times_its_sigma() -> None:
@@ -116,7 +101,7 @@ def test_no_block_forgives_ten_times_its_sigma() -> None:
         for block in predicted.network.order.blocks:
             sigma = predicted.block(block)
             norm = float(np.linalg.norm(sigma))
-            assert block_tolerance(norm, float(sigma.max())) <= BLOCK_CEILING * norm < 10.0 * norm
+            assert block_rounding(norm, float(sigma.max())) <= BLOCK_CEILING * norm < 10.0 * norm
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -141,7 +126,7 @@ def test_a_component_that_all_but_cancels_is_not_accused() -> None:
     slope = 0.7 / math.cosh(0.4) ** 2
     whole = 0.37 * slope * x / 2.0
     assert 1e-17 * whole < sigma[0] < 1e-14 * whole  # of its terms, not of its 1e-9 of them
-    assert COMPONENT_FACTOR * sigma[0] > 1e-7 * (1e-9 * whole)
+    assert ROUNDING_FACTOR * sigma[0] > 1e-7 * (1e-9 * whole)
 
 
 def test_a_unit_on_either_side_of_its_kink_is_not_accused() -> None:
@@ -153,9 +138,9 @@ def test_a_unit_on_either_side_of_its_kink_is_not_accused() -> None:
     batch = network.batch([[1.0, 1.0, 1.0]], [[1.0]])
     sigma = gradient_rounding(network, batch, "float32")
     lost = 2.0  # |dW1| with the unit on; it is 0 with the unit off
-    assert COMPONENT_FACTOR * sigma[0] > lost
+    assert ROUNDING_FACTOR * sigma[0] > lost
     far = network.batch([[1.0, 1.0, 0.5]], [[1.0]])
-    assert COMPONENT_FACTOR * gradient_rounding(network, far, "float32")[0] < 1e-4
+    assert ROUNDING_FACTOR * gradient_rounding(network, far, "float32")[0] < 1e-4
 
 
 def test_a_unit_that_no_input_reaches_is_not_undecided() -> None:
@@ -196,7 +181,7 @@ def test_what_underflows_in_float16_is_not_accused() -> None:
         gradient = numpy_gradient(drawn, np.float16)
         found = ratios(rounding(*network_of(drawn, "float16"), "float16"), gradient, exact)
         lost += int(np.sum((gradient == 0.0) & (exact != 0.0)))
-        assert np.max(found.components) <= COMPONENT_FACTOR
+        assert np.max(found.components) <= ROUNDING_FACTOR
     assert lost > 100
 
 
@@ -241,7 +226,7 @@ def test_own_functions_are_judged_like_those_of_the_table() -> None:
 
 def test_parameters_of_more_digits_than_the_gradient_are_taken_as_rounded() -> None:
     rng = np.random.default_rng(2)
-    drawn = _dense(0)
+    drawn = dense(0, (60, 80, 80, 10))
     wide = Network.from_arrays(
         [w + 1e-9 * rng.normal(size=w.shape) for w in drawn.weights],
         [np.asarray(b, np.float64) for b in drawn.biases if b is not None],
@@ -267,6 +252,6 @@ def test_overflow_is_named() -> None:
 
 
 def test_the_same_bits_each_time() -> None:
-    network, batch = network_of(_dense(4), "float32")
+    network, batch = network_of(dense(4, (60, 80, 80, 10)), "float32")
     first, second = (gradient_rounding(network, batch, "float32") for _ in range(2))
     np.testing.assert_array_equal(first, second)

@@ -8,18 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastcheck import comparison
 from fastcheck.approximation import Approximation, Kinks
 from fastcheck.comparison import PIECE
 from fastcheck.settings import Settings
 from fastcheck.theta import ThetaLayout
-from fastcheck.verdict import (
-    BLOCK_ROUNDING_FACTOR,
-    NOISE_FACTOR,
-    ROUNDING_FACTOR,
-    Judgement,
-    judge,
-    relative_difference,
-)
+from fastcheck.tolerances import BLOCK_FACTOR, NOISE_FACTOR, ROUNDING_FACTOR
+from fastcheck.verdict import Judgement, judge, relative_difference
 from tests import oracle
 
 SETTINGS = Settings()
@@ -91,17 +86,40 @@ def test_counts_norms_and_statuses_are_those_of_a_plain_loop(seed: int, sampled:
         assert result.status == "wrong"
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_the_kernel_and_numpy_compare_alike(many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = ThetaLayout.from_sizes([90, 70, 3], [True, True])
+    rng = np.random.default_rng(4)
+    a = vector(5, order.size)
+    g = a * (1 + 10.0 ** rng.uniform(-12, -5, a.size) * rng.choice([-1, 1], a.size))
+    noise = np.full(a.size, 1e-9) if many else 1e-9
+    sigma = np.abs(a) * 1e-9 if many else 1e-9
+    by_kernel = judged(g, a, sigma, order, noise=noise)
+    monkeypatch.setattr(comparison, "SMALL", order.size + 1)
+    by_numpy = judged(g, a, sigma, order, noise=noise)
+    assert by_kernel.whole.wrong > 0
+    for one, other in zip(
+        [by_kernel.whole, *by_kernel.blocks], [by_numpy.whole, *by_numpy.blocks], strict=True
+    ):
+        assert (one.wrong, one.cannot_tell, one.worst) == (
+            other.wrong, other.cannot_tell, other.worst
+        )  # fmt: skip
+        assert one.error_norm == pytest.approx(other.error_norm, rel=1e-14)
+        assert one.tolerance == pytest.approx(other.tolerance, rel=1e-14)
+    assert by_kernel.components == by_numpy.components
+
+
 def test_one_wrong_component_in_a_large_layer_is_found_and_named() -> None:
-    order = ThetaLayout.from_sizes([300, 200, 4], [True, True])
+    order = ThetaLayout.from_sizes([600, 300, 4], [True, True])
     a = vector(1, order.size)
     g = a.copy()
-    index = order.index("W1", 123, 45)
+    index = order.index("W1", 223, 45)
     assert index > PIECE
     g[index] *= 1 + 1e-5
     result = judged(g, a, order=order)
     assert result.whole.difference < 1e-7  # the global figure alone would pass it
     assert result.status == "wrong"
-    assert [c.name for c in result.components if c.status == "wrong"] == ["W1[123, 45]"]
+    assert [c.name for c in result.components if c.status == "wrong"] == ["W1[223, 45]"]
     assert result.components[0].ratio == pytest.approx(1 + 1e-5, rel=1e-9)
     assert [b.name for b in result.blocks if b.verdict == "wrong"] == ["dW1"]
 
@@ -157,7 +175,7 @@ def test_a_block_that_is_off_as_a_whole_is_wrong_though_no_component_is() -> Non
     order = ThetaLayout.from_sizes([100, 100], [False])
     a = np.ones(order.size)
     sigma = np.full(a.size, 1e-3)
-    g = a + (BLOCK_ROUNDING_FACTOR + 2) * 1e-3
+    g = a + (BLOCK_FACTOR + 2) * 1e-3
     result = judged(g, a, sigma, order=order)
     assert result.whole.wrong == 0
     assert result.blocks[0].status == "wrong"
@@ -238,7 +256,7 @@ def test_what_was_reached_keeps_its_kinks_and_names() -> None:
 
 
 def test_the_largest_error_of_a_large_block_that_agrees_is_named() -> None:
-    order = ThetaLayout.from_sizes([200, 200], [False])
+    order = ThetaLayout.from_sizes([700, 700], [False])
     a = vector(2, order.size)
     for index in (5, PIECE + 7, order.size - 1):
         g = a.copy()

@@ -14,7 +14,7 @@ from fastcheck.diagnosis.plants import PLANTS
 from fastcheck.diagnosis.slips import slipped_gradients
 from fastcheck.network import Batch, Network
 from fastcheck.rounding import gradient_rounding
-from fastcheck.verdict import ROUNDING_FACTOR
+from fastcheck.tolerances import ROUNDING_FACTOR
 from tests import oracle, planted
 from tests.networks import Drawn, random_targets
 from tests.rounding_cases import cast, draw, network_of, numpy_gradient, random_case, trained

@@ -14,8 +14,9 @@ from fastcheck.diagnosis.fitting import Factor, agreeing, factor_of, fraction, r
 from fastcheck.diagnosis.slips import SLIPS
 from fastcheck.door import unit_roundoff
 from fastcheck.network import Batch, Network
-from fastcheck.rounding import COMPONENT_FACTOR, Rounding, rounding
+from fastcheck.rounding import Rounding, rounding
 from fastcheck.rounding.conditioning import output_gradient, slope
+from fastcheck.tolerances import ROUNDING_FACTOR
 
 __all__ = ["Delta", "Found", "Scene", "Sight", "Sketch"]
 
@@ -218,7 +219,7 @@ class Scene:
             with np.errstate(all="ignore"):
                 sigma = np.nan_to_num(self.rounding.block(block), posinf=0.0)
             # Where slips put back what the right pass has as zero, the mean of σ serves.
-            self._floors[block.name] = COMPONENT_FACTOR * np.maximum(sigma, 0.3 * sigma.mean())
+            self._floors[block.name] = ROUNDING_FACTOR * np.maximum(sigma, 0.3 * sigma.mean())
         floor = self._floors[block.name]
         if predicted is None:
             return floor

@@ -378,7 +378,7 @@ _ENTRIES = (
     ),
     Activation(
         "relu", 1, _relu, _relu_difference,
-        lambda z, p: np.where(z > 0, 1.0, 0.0), kinks=(0.0,), piecewise_linear=True,
+        lambda z, p: (z > 0).astype(np.float64), kinks=(0.0,), piecewise_linear=True,
     ),
     Activation(
         "leaky_relu", 2, _leaky_relu, _leaky_relu_difference,
@@ -404,11 +404,12 @@ _ENTRIES = (
     Activation("tanh", 7, _tanh, _tanh_difference, _tanh_derivative),
     Activation(
         "hardtanh", 8, _hardtanh, _hardtanh_difference,
-        lambda z, p: np.where(np.abs(z) < 1, 1.0, 0.0), kinks=(-1.0, 1.0), piecewise_linear=True,
+        lambda z, p: (np.abs(z) < 1).astype(np.float64), kinks=(-1.0, 1.0), piecewise_linear=True,
     ),
     Activation(
         "relu6", 9, _relu6, _relu6_difference,
-        lambda z, p: np.where((z > 0) & (z < 6), 1.0, 0.0), kinks=(0.0, 6.0), piecewise_linear=True,
+        lambda z, p: ((z > 0) & (z < 6)).astype(np.float64),
+        kinks=(0.0, 6.0), piecewise_linear=True,
     ),
     Activation("silu", 10, _silu, _silu_difference, _silu_derivative),
     Activation("gelu", 11, _gelu, _gelu_difference, _gelu_derivative),

@@ -22,7 +22,8 @@ from fastcheck.report.pictures import (
     packed,
 )
 from fastcheck.settings import Settings
-from fastcheck.verdict import NOISE_FACTOR, ROUNDING_FACTOR, NamedBlock, Order, Rounding
+from fastcheck.tolerances import NOISE_FACTOR, ROUNDING_FACTOR
+from fastcheck.verdict import NamedBlock, Order, Rounding
 
 __all__ = ["draw"]
 
@@ -98,7 +99,7 @@ def draw(
     order : ThetaLayout or Order
     gradient : ndarray, shape (N,), float64
     approximation : Approximation
-    sigma : float, ndarray of shape (n,) or (N,), None, or a callable that returns one of these
+    sigma : float, ndarray of shape (n,) or (N,), Deviations, None, or a callable that returns one
         Standard deviation of the gradient's own rounding, as `judge` takes it.
     settings : Settings
         Of which `tol` counts.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.door import unit_roundoff
+from fastcheck.kernels.rounding import count_repetitions
 
 __all__ = ["MEAN_SQUARE", "Precision", "repetitions"]
 
@@ -115,16 +116,14 @@ def repetitions(values: Floats, precision: Precision, size: float = 1.0) -> Floa
 
     Returns
     -------
-    ndarray, shape (1, n)
+    ndarray, shape (n,)
     """
     m, n = values.shape
     if m == 1:
-        return np.ones((1, n))
+        return np.ones(n)
     tiny = 4.0 * precision.underflow * precision.u / max(size, 1e-300)
-    if tiny > 1e-6:  # fixed point is all that is left
-        keys = np.rint(values / tiny)
-    else:
-        keys = np.ascontiguousarray(values).view(np.int64) >> (53 - round(-np.log2(precision.u)))
-    equal = keys[1:] == keys[:-1]
-    equal &= values[1:] != 0.0
-    return np.asarray(1.0 + np.count_nonzero(equal, axis=0, keepdims=True) * (m / (m - 1)))
+    step = tiny if tiny > 1e-6 else 0.0  # fixed point is all that is left
+    shift = 53 - round(-np.log2(precision.u))
+    equal = np.empty(n)
+    count_repetitions(np.ascontiguousarray(values), step, shift, equal)
+    return np.asarray(1.0 + equal * (m / (m - 1)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.kernels import rounding as kernels
 from fastcheck.rounding.draws import Draws
 
 __all__ = ["Backward"]
@@ -36,27 +37,28 @@ class Backward:
     errors: Floats
 
     def normalised(self) -> Backward:
-        """Return the same with the largest gradient between 1 and 2, by a power of two.
+        """Return this with the largest gradient between 1 and 2, by a power of two.
 
         Where the errors are far larger than the gradient, they are what is kept from overflow.
         """
-        largest = float(np.max(np.abs(self.gradient), initial=0.0))
-        largest = max(largest, 1e-100 * float(np.sqrt(np.max(self.variance, initial=0.0))))
+        largest = max(float(self.gradient.max()), -float(self.gradient.min()))
+        largest = max(largest, 1e-100 * float(np.sqrt(self.variance.max())))
         if not 0.0 < largest < np.inf:
             return self
         factor = float(np.ldexp(1.0, 1 - int(np.frexp(largest)[1])))
-        return Backward(
-            max(self.size / factor, 1e-300),
-            self.gradient * factor,
-            (self.variance * factor) * factor,
-            self.common,
-            self.errors * factor,
-        )
+        self.size = max(self.size / factor, 1e-300)
+        self.gradient *= factor
+        self.variance *= factor
+        self.variance *= factor
+        self.errors *= factor
+        return self
 
     def corrected(self, draws: Draws) -> Backward:
-        """Return the same with variances no smaller than the drawn errors show them."""
-        more = draws.shortfall(self.errors, self.total)
-        return replace(self, variance=self.variance * more, common=self.common * more)
+        """Return this with variances no smaller than the drawn errors show them."""
+        more = draws.shortfall(self.errors, self.variance, self.common, self.gradient)
+        self.variance *= more
+        self.common = self.common * more
+        return self
 
     def split(self, u: float) -> Backward:
         """Return the same with what is along the gradient moved from `variance` to `common`.
@@ -65,11 +67,6 @@ class Backward:
         """
         variance, common = split_along(self.gradient, self.variance, 1.0 / u**2)
         return replace(self, variance=variance, common=self.common + common)
-
-    @property
-    def total(self) -> Floats:
-        """The variance of each unit's gradient."""
-        return self.variance + self.common * self.gradient**2
 
 
 def split_along(values: Floats, variance: Floats, most: float) -> tuple[Floats, Floats]:
@@ -85,13 +82,6 @@ def split_along(values: Floats, variance: Floats, most: float) -> tuple[Floats, 
     common : ndarray, shape (m, 1)
         Variance of e·v / v·v.
     """
-    largest = np.max(np.abs(values), axis=1, keepdims=True)
-    size = np.where(largest > 0.0, largest, 1.0)
-    square = (values / size) ** 2
-    norm = square.sum(axis=1, keepdims=True)
-    share = square / np.where(norm > 0.0, norm, 1.0)
-    along = (share * variance).sum(axis=1, keepdims=True)
-    rest = np.maximum(variance * (1.0 - 2.0 * share) + share * along, 0.0)
-    common = along / size / size / np.where(norm > 0.0, norm, 1.0)
-    fits = (norm > 0.0) & (common <= most)
-    return np.where(fits, rest, variance), np.where(fits, common, 0.0)
+    rest, common = np.empty_like(variance), np.empty((values.shape[0], 1))
+    kernels.split_along(values, variance, most, rest, common)
+    return rest, common

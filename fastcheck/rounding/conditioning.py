@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from fastcheck.kernels.activations import SELU_ALPHA, SELU_SCALE
+from fastcheck.kernels.activations import SELU_ALPHA, SELU_SCALE, Activation
+from fastcheck.kernels.rounding import add_undecided
 from fastcheck.network import BoundActivation, BoundLoss
 from fastcheck.rounding.arithmetic import MEAN_SQUARE
 
@@ -27,6 +29,7 @@ __all__ = [
     "slope",
     "slope_spread",
     "undecided",
+    "underflow_growth",
 ]
 
 Floats = NDArray[np.float64]
@@ -87,6 +90,7 @@ EVALUATION: dict[str, Callable[[Floats, Floats, float], Errors]] = {
     "silu": _gated, "mish": _gated, "gelu": _gaussian, "gelu_tanh": _gated_tanh,
     "softsign": _rational,
 }  # fmt: skip
+GATED = frozenset({"silu", "mish", "gelu", "gelu_tanh"})
 EXACT = frozenset({"identity", "relu", "hardtanh", "relu6"})
 
 
@@ -117,48 +121,47 @@ def evaluation_errors(
     return EVALUATION[activation.name](Z, A, activation.parameter)
 
 
+def underflow_growth(activation: BoundActivation, Z: Floats) -> float | Floats:
+    """Return by how much a gate that underflows grows, squared: gates are multiplied by z."""
+    if activation.entry is None or activation.name in GATED:
+        return np.asarray((1.0 + np.abs(Z)) ** 2)
+    return 1.0
+
+
 # Where |z − kink| is t·σ_z, the unit is on the other side with a chance of about exp(−t²/2)/2. The
 # chance is never taken below these, so that single rare crossings are covered too.
-LEAST_CHANCE = ((4.0, 0.04), (6.0, 0.01), (10.0, 0.002))
+LEAST_CHANCE = np.array([(4.0, 0.04), (6.0, 0.01), (10.0, 0.002)])
 
 
-def undecided(activation: BoundActivation, Z: Floats, deviation: Floats) -> Floats:
-    """Return the variance of φ'(Z) that comes of units within 10σ_z of a kink."""
+def undecided(activation: BoundActivation, Z: Floats, variance: Floats, u: float) -> Floats:
+    """Return the variance of φ'(Z) that comes of units within 10σ_z of a kink, in units of u²."""
     total = np.zeros_like(Z)
     for kink, jump in _slope_jumps(activation):
-        distance = np.abs(Z - kink)
-        near = np.nonzero(distance <= LEAST_CHANCE[-1][0] * deviation)
-        if near[0].size == 0:
-            continue
-        sigma = deviation[near]
-        t = np.divide(distance[near], sigma, out=np.full_like(sigma, np.inf), where=sigma > 0.0)
-        chance = 0.5 * np.exp(-0.5 * t * t)
-        for reach, least in LEAST_CHANCE:
-            chance = np.where(t <= reach, np.maximum(chance, least), chance)
-        total[near] += jump**2 * chance
+        add_undecided(Z, kink, jump, variance, u, LEAST_CHANCE, total)
     return total
 
 
 def _slope_jumps(activation: BoundActivation) -> list[tuple[float, float]]:
     """Return where φ' jumps, and by how much."""
-    if activation.entry is None:
-        return []
+    return [] if activation.entry is None else _jumps(activation.entry, activation.parameter)
+
+
+@cache
+def _jumps(entry: Activation, parameter: float) -> list[tuple[float, float]]:
     jumps = []
-    for kink in activation.kinks:
+    for kink in entry.kinks:
         sides = np.array([kink - 1e-9, kink + 1e-9])
-        low, high = activation.entry.derivative(sides, activation.parameter)
+        low, high = entry.derivative(sides, parameter)
         if abs(high - low) > 1e-6:
             jumps.append((kink, float(abs(high - low))))
     return jumps
 
 
 def bend(activation: BoundActivation, Z: Floats, slopes: Floats, deviation: Floats) -> Floats:
-    """Return φ''(Z) as a secant over σ_z, or a tangent; 0 where φ is piecewise linear.
+    """Return φ''(Z) as a secant over σ_z, or a tangent.
 
     The secant stays on Z's side of 0, where the kinks of the curved activations are.
     """
-    if activation.entry is not None and activation.entry.piecewise_linear:
-        return np.zeros_like(Z)
     step = np.copysign(np.maximum(deviation, STEP), Z)
     step = np.where(np.abs(step) < np.abs(Z), -step, step)
     return np.asarray((slope(activation, Z + step) - slopes) / step)
@@ -169,8 +172,6 @@ def slope_spread(
 ) -> Floats:
     """Return the standard deviation of φ'(Z) that comes of Z's."""
     spread = np.abs(bends) * deviation
-    if activation.entry is not None and activation.entry.piecewise_linear:
-        return spread
     wide = np.nonzero(deviation > 0.1)
     if wide[0].size:
         spread[wide] = _wide_spread(activation, Z[wide], deviation[wide], spread[wide])
@@ -270,8 +271,10 @@ def _softmax_gradient(
 ) -> OutputGradient:
     """Softmax: dp_k = p_k (dz_k − Σ p_j dz_j); evaluated as a quotient or as e^log p."""
     mass = T.sum(axis=1, keepdims=True)
-    log_p = special.log_softmax(A, axis=1)
-    p = np.exp(log_p)
+    below = A - A.max(axis=1, keepdims=True)
+    powers = np.exp(below)
+    total = powers.sum(axis=1, keepdims=True)
+    log_p, p = below - np.log(total), powers / total
     common = (p**2 * variance).sum(axis=1, keepdims=True)
     moved = p**2 * (np.maximum(1.0 - 2.0 * p, 0.0) * variance + common)
     ahead = A - _greatest_other(A)

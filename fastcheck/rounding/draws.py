@@ -11,12 +11,22 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.kernels.rounding import (
+    add_draws,
+    add_products,
+    row_singles,
+    shortfall,
+    single_weights,
+)
+
 __all__ = ["Draws", "ScaledWeights"]
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
-DRAWN = 12  # rows of drawn errors, whatever the batch
+FEWEST = 16  # rows of drawn errors, whatever the batch and the network
+MOST_EACH = 4  # draws of each sample, where they cost little:
+BUDGET = 4_000_000  # draws times N
 POOL = 1 << 16
 HEADROOM = 2.0**40  # products keep the lower end of float32's range free
 # Weights in float32 up to this size serve the way back too; greater ones are made again.
@@ -35,16 +45,19 @@ class Draws:
     Parameters
     ----------
     m : int
-        Size of the batch. A batch of fewer than `DRAWN` samples has several draws of each.
+        Size of the batch.
+    size : int
+        N: errors of small networks are cheap to carry, so there are more of them.
 
     Attributes
     ----------
-    rows : ndarray, shape (r,), int64
-        The samples.
+    rows : ndarray, shape (r,), int64, in order
+        The samples; a sample may have several draws.
     """
 
-    def __init__(self, m: int) -> None:
-        self.rows = np.arange(DRAWN) * m // DRAWN
+    def __init__(self, m: int, size: int) -> None:
+        count = max(FEWEST, min(MOST_EACH * m, BUDGET // size))
+        self.rows = np.arange(count) * m // count
         self._at = 0
         self._space = np.empty((2, 0), np.float32)
         self._kept: dict[int, ScaledWeights] = {}
@@ -62,54 +75,59 @@ class Draws:
             self._space = np.empty((2, W.size), np.float32)
         return ScaledWeights(W, self._space[:, : W.size].reshape(2, *W.shape))
 
-    def errors(self, variance: Floats) -> Floats:
-        """Return errors (DRAWN, n) of a variance (m, n), for the samples that are drawn."""
-        picked = variance[self.rows]
-        start = self._at
-        self._at += picked.size
-        numbers = _pool().take(np.arange(start, self._at), mode="wrap").reshape(picked.shape)
-        return np.asarray(numbers * np.sqrt(picked))
+    def add(self, errors: Floats, variance: Floats) -> Floats:
+        """Add drawn errors of a variance (m, n) to those that are drawn, in place."""
+        add_draws(variance, self.rows, _pool(), self._at, errors)
+        self._at += errors.size
+        return errors
 
-    def shortfall(self, errors: Floats, variance: Floats) -> float:
-        """Return how many times greater the drawn errors' variance is than the given one, ≥ 1."""
-        expected = variance[self.rows].sum(axis=1)
-        seen = np.einsum("rn,rn->r", errors, errors)
-        usable = (expected > 0.0) & np.isfinite(expected) & np.isfinite(seen)
-        if not usable.any():
-            return 1.0
-        seen, expected = seen[usable], expected[usable]
-        of_each, of_all = np.mean(seen / expected), seen.sum() / expected.sum()
-        return float(np.clip(max(of_each, of_all), 1.0, 1e6))
+    def shortfall(self, errors: Floats, variance: Floats, common: Floats, values: Floats) -> Floats:
+        """Return how many times each row's variance falls short of that of the drawn errors, ≥ 1.
+
+        Parameters
+        ----------
+        errors : ndarray, shape (r, n)
+        variance, values : ndarray, shape (m, n)
+        common : ndarray, shape (m, 1)
+            What falls short is variance + common · values².
+
+        Returns
+        -------
+        ndarray, shape (m, 1)
+            Of a row that has no draw what all of them have together.
+        """
+        factors = np.empty(variance.shape[0])
+        shortfall(errors, variance, common, values, self.rows, 1e6, factors)
+        return factors[:, np.newaxis]
 
 
 class ScaledWeights:
-    """W_l in float32, in units of its root mean square, for products that only size tolerances."""
+    """W_l in float32, in units of its size, for products that only size tolerances."""
 
     def __init__(self, W: Floats, space: Singles) -> None:
         self._W, self._squares = space
-        with np.errstate(over="ignore", under="ignore"):
-            np.copyto(self._W, W, casting="same_kind")
-            mean_square = float(np.vdot(self._W, self._W)) / W.size
         self.unit = 1.0
-        if not 1e-6 < mean_square < 1e6:
-            self.unit = float(np.sqrt(np.vdot(W, W) / W.size)) or 1.0
-            np.multiply(W, 1.0 / self.unit, out=self._W, casting="same_kind")
-        np.multiply(self._W, self._W, out=self._squares)
+        largest = single_weights(W, 1.0, self._W, self._squares)
+        if not 1e-6 < largest < 1e6 and 0.0 < largest < np.inf:
+            self.unit = largest
+            single_weights(W, 1.0 / largest, self._W, self._squares)
 
     def values(self, rows: Floats, *, back: bool = False) -> Floats:
         """Return rows Wᵀ (back: rows W)."""
-        return self._product(rows, self._W.T if back else self._W, self.unit)
+        W = self._W.T if back else self._W
+        return _add_product(rows, W, self.unit, 0.0, np.zeros((rows.shape[0], W.shape[0])))
 
-    def variances(self, rows: Floats, *, back: bool = False) -> Floats:
-        """Return rows (W²)ᵀ (back: rows W²)."""
-        return self._product(rows, self._squares.T if back else self._squares, self.unit**2)
+    def add_variances(
+        self, rows: Floats, sums: Floats, *, least: float = 0.0, back: bool = False
+    ) -> Floats:
+        """Add rows (W²)ᵀ (back: rows W²), and `least` where the sum is not 0, in place."""
+        squares = self._squares.T if back else self._squares
+        return _add_product(rows, squares, self.unit**2, least, sums)
 
-    @staticmethod
-    def _product(rows: Floats, W: Singles, unit: float) -> Floats:
-        """Return rows Wᵀ; BLAS is faster the other way round."""
-        size = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
-        size[~((size > 1e-250) & np.isfinite(size))] = 1.0
-        scaled = np.empty(rows.shape, np.float32)
-        np.multiply(rows, HEADROOM / size, out=scaled, casting="same_kind")
-        product = W @ scaled.T
-        return np.asarray(np.ascontiguousarray(product.T) * (size * (unit / HEADROOM)))
+
+def _add_product(rows: Floats, W: Singles, unit: float, least: float, sums: Floats) -> Floats:
+    """Add rows (unit · W)ᵀ, made in float32; BLAS is faster the other way round."""
+    singles, sizes = np.empty(rows.shape, np.float32), np.empty(rows.shape[0])
+    row_singles(rows, HEADROOM, singles, sizes)
+    add_products(W @ singles.T, sizes, unit, least, sums)
+    return sums

@@ -10,36 +10,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck import parallel
+from fastcheck.kernels.rounding import deviations
 from fastcheck.network import Batch, Network
 from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision
 from fastcheck.rounding.draws import Draws
 from fastcheck.rounding.variances import LayerFactors, Trace, backward, factor_variance, forward
 from fastcheck.theta import Block
 
-__all__ = [
-    "BLOCK_CEILING",
-    "BLOCK_FACTOR",
-    "COMPONENT_FACTOR",
-    "Rounding",
-    "block_tolerance",
-    "gradient_rounding",
-    "rounding",
-]
+__all__ = ["Rounding", "gradient_rounding", "rounding"]
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
-# A correct component is within this many σ: bench/calibrate_rounding.py.
-COMPONENT_FACTOR = 30.0
-# A correct block is within this many ‖σ‖, and where few of its σ make up the most of it (or there
-# are few), within COMPONENT_FACTOR times the greatest, but never beyond the second number: an error
-# of ten times the rounding is none.
-BLOCK_FACTOR = 6.0
-BLOCK_CEILING = 8.0
 # Numbers gathered at a time where σ is asked for at some places only.
 CHUNK = 4_000_000
 # Numbers of one block that are worked on at a time.
-CACHED = 60_000
+CACHED = 140_000
 
 
 @dataclass(frozen=True)
@@ -55,6 +42,8 @@ class Rounding:
         m.
     overflowing : tuple of int
         Layers where a value exceeds the largest number of the precision.
+    dtheta : ndarray, shape (N,), float64, or None
+        Values of the gradient, where they are known.
     """
 
     network: Network
@@ -62,53 +51,87 @@ class Rounding:
     layers: tuple[LayerFactors, ...]
     samples: int
     overflowing: tuple[int, ...] = ()
+    dtheta: Floats | None = None
+
+    def vector(self) -> Floats:
+        """Return σ of all components, shape (N,), float64."""
+        sigma = np.empty(self.network.size)
+        with parallel.one_blas_thread():
+            for block, view in self.network.order.views(sigma):
+                self._fill(block, slice(0, block.shape[0]), view)
+        return sigma
 
     def block(self, block: Block) -> Floats:
         """Return σ of one block, in its shape (row convention), float64."""
         sigma = np.empty(block.shape)
-        self._fill(block, sigma)
+        self._fill(block, slice(0, block.shape[0]), sigma)
         return sigma
 
-    def _fill(self, block: Block, sigma: Floats) -> None:
-        """Write σ of one block, some rows at a time, so that they stay in the cache."""
+    def between(self, start: int, stop: int) -> Floats:
+        """Return σ of the components start..stop−1 of θ."""
+        with parallel.one_blas_thread():
+            parts = [
+                self._part(b, max(start - b.offset, 0), min(stop - b.offset, b.size))
+                for b in self.network.order.blocks
+                if b.offset < stop and start < b.offset + b.size
+            ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _part(self, block: Block, start: int, stop: int) -> Floats:
+        """Return σ of some consecutive components of a block."""
+        row = 1 if block.kind == "b" else block.shape[1]
+        rows = slice(start // row, -(-stop // row))
+        sigma = np.empty((rows.stop - rows.start, *block.shape[1:]))
+        self._fill(block, rows, sigma)
+        return sigma.reshape(-1)[start - rows.start * row : stop - rows.start * row]
+
+    def _fill(self, block: Block, rows: slice, sigma: Floats) -> None:
+        """Write σ of some rows of a block, a few at a time, so that they stay in the cache."""
         factors = self.layers[block.layer - 1]
-        unit = np.float64(factors.size * self.precision.u)
         if block.kind == "b":
-            np.multiply(np.sqrt(factors.bias), unit, out=sigma)
+            np.multiply(np.sqrt(factors.bias[rows]), factors.size * self.precision.u, out=sigma)
             return
         W = self.network.W(block.layer)
-        step = max(1, CACHED // block.shape[1])
-        work = np.empty((2, min(step, block.shape[0]), block.shape[1]), np.float32)
-        for start in range(0, block.shape[0], step):
-            some = slice(start, min(start + step, block.shape[0]))
-            variance, product = work[:, : some.stop - start]
+        given = None if self.dtheta is None else self.dtheta[block.slice].reshape(block.shape)
+        step = max(1, min(CACHED // block.shape[1], rows.stop - rows.start))
+        work = np.empty((2, step, block.shape[1]), np.float32)
+        for start in range(rows.start, rows.stop, step):
+            some = slice(start, min(start + step, rows.stop))
+            variance, data = work[:, : some.stop - start]
+            into = sigma[start - rows.start : some.stop - rows.start]
             np.matmul(factors.P[:, some].T, factors.Q, out=variance)
-            np.matmul(factors.delta[:, some].T, factors.A, out=product)
-            self._deviation(factors, variance, product, W[some])
-            np.multiply(variance, unit, out=sigma[some])
+            if given is None:
+                np.matmul(factors.delta[:, some].T, factors.A, out=data)
+                self._deviations(factors, variance, data, W[some], into)
+            else:
+                self._deviations(factors, variance, given[some], W[some], into, whole=True)
 
-    def _deviation(
-        self, factors: LayerFactors, variance: Singles, product: Singles, W: Floats
+    def _deviations(
+        self,
+        factors: LayerFactors,
+        variance: Singles,
+        gradient: Floats | Singles,
+        W: Floats,
+        sigma: Floats,
+        *,
+        whole: bool = False,
     ) -> None:
-        """Turn a variance into σ, with what rounding g = product + penalty adds, in place."""
-        stored = MEAN_SQUARE + self.precision.partial_sums(self.samples)
-        factor = factor_variance(self.network, self.samples, self.precision)
-        decay = 2.0 * self.network.penalty_scale(self.samples)
-        if not decay:
-            stored += factor
-        else:
-            if factor:  # it is the data's alone
-                variance += np.float32(factor) * product * product
-            penalty = (W * (decay / factors.size)).astype(np.float32)
-            product += penalty
-            penalty *= penalty
-            penalty *= np.float32(3.0 * MEAN_SQUARE)
-            variance += penalty
-        product *= np.float32(np.sqrt(stored))
-        product *= product
-        variance += product
-        variance += np.float32(np.clip(self.precision.underflows(factors.size), 1e-36, 1e30))
-        np.sqrt(variance, out=variance)
+        """Write σ: a variance, and what rounding the gradient adds.
+
+        A `whole` gradient is g itself, others are the data's part of it in units of `size`.
+        """
+        precision, m = self.precision, self.samples
+        shares = (
+            factor_variance(self.network, m, precision),  # it is the data's alone
+            3.0 * MEAN_SQUARE,
+            MEAN_SQUARE + precision.partial_sums(m),
+            np.clip(precision.underflows(factors.size), 1e-36, 1e30),
+        )
+        scale = 1.0 / factors.size if whole else 1.0
+        penalty = 2.0 * self.network.penalty_scale(m) / factors.size
+        unit = factors.size * precision.u
+        shares32 = np.array(shares, np.float32)
+        deviations(variance, gradient, scale, whole, W, penalty, shares32, unit, sigma)
 
     def at(self, indices: NDArray[np.int64]) -> Floats:
         """Return σ of some components.
@@ -137,30 +160,18 @@ class Rounding:
         i, j = np.divmod(inside, block.shape[1])
         variance = np.einsum("rn,rn->n", factors.P[:, i], factors.Q[:, j])
         product = np.einsum("rn,rn->n", factors.delta[:, i], factors.A[:, j])
-        self._deviation(factors, variance, product, self.network.W(block.layer)[i, j])
-        return np.asarray(variance * np.float64(factors.size * self.precision.u))
-
-    def vector(self) -> Floats:
-        """Return σ of all components, shape (N,), float64."""
-        sigma = np.empty(self.network.size)
-        for block, view in self.network.order.views(sigma):
-            self._fill(block, view)
-        return sigma
-
-
-def block_tolerance(norm: float, greatest: float) -> float:
-    """Return the ‖error‖ up to which rounding explains a block.
-
-    Parameters
-    ----------
-    norm, greatest : float
-        ‖σ‖ and max σ of the block.
-    """
-    return max(BLOCK_FACTOR * norm, min(COMPONENT_FACTOR * greatest, BLOCK_CEILING * norm))
+        sigma = np.empty((1, inside.size))
+        W = self.network.W(block.layer)[i, j]
+        self._deviations(factors, variance[None], product[None], W[None], sigma)
+        return np.asarray(sigma[0])
 
 
 def rounding(
-    network: Network, batch: Batch, precision: str, trace: Trace | None = None
+    network: Network,
+    batch: Batch,
+    precision: str,
+    trace: Trace | None = None,
+    dtheta: Floats | None = None,
 ) -> Rounding:
     """Return what rounding in a precision does to a correct backward pass.
 
@@ -172,6 +183,8 @@ def rounding(
         `float64`, `float32`, `float16` or `bfloat16`.
     trace : tuple of ndarray, each of shape (m · Σ n_l,), float64, optional
         Z and A of a forward pass at θ, layer after layer; made where it is not given.
+    dtheta : ndarray, shape (N,), float64, optional
+        Values of the gradient, whose last sum is rounded; made in float32 where it is not given.
 
     Notes
     -----
@@ -180,20 +193,24 @@ def rounding(
     that one layer's. σ itself is made block by block.
     """
     arithmetic = Precision.of(precision)
-    with np.errstate(all="ignore"):
-        draws = Draws(batch.size)
+    with np.errstate(all="ignore"), parallel.one_blas_thread():
+        draws = Draws(batch.size, network.size)
         traces = forward(network, batch, arithmetic, draws, trace)
         layers = backward(network, batch, arithmetic, traces, draws)
     overflowing = tuple(
         layer
         for layer, trace in enumerate(traces, start=1)
-        if not float(np.max(np.abs(trace.Z))) <= arithmetic.largest
+        if not max(float(trace.Z.max()), -float(trace.Z.min())) <= arithmetic.largest
     )
-    return Rounding(network, arithmetic, tuple(layers), batch.size, overflowing)
+    return Rounding(network, arithmetic, tuple(layers), batch.size, overflowing, dtheta)
 
 
 def gradient_rounding(
-    network: Network, batch: Batch, precision: str, trace: Trace | None = None
+    network: Network,
+    batch: Batch,
+    precision: str,
+    trace: Trace | None = None,
+    dtheta: Floats | None = None,
 ) -> Floats:
     """Return σ of each component's rounding error, shape (N,), float64; see `rounding`."""
-    return rounding(network, batch, precision, trace).vector()
+    return rounding(network, batch, precision, trace, dtheta).vector()

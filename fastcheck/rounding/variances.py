@@ -6,12 +6,14 @@ through W² and φ'²: Higham & Mary, "A new approach to probabilistic rounding 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.door import lower_precision
+from fastcheck.kernels import rounding as kernels
 from fastcheck.kernels.forward import forward_trace
 from fastcheck.network import Batch, Network
 from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision, repetitions
@@ -23,6 +25,7 @@ from fastcheck.rounding.conditioning import (
     slope,
     slope_spread,
     undecided,
+    underflow_growth,
 )
 from fastcheck.rounding.draws import Draws
 
@@ -110,8 +113,9 @@ def _values(
     if flat is None:
         flat = np.empty(m * sum(widths)), np.empty(m * sum(widths))
         forward_trace(network.arrays(m), network.theta, batch.X, *flat, network.pointers[0])
-    ends = np.cumsum([m * n for n in widths])[:-1]
-    Z, A = ([p.reshape(m, -1) for p in np.split(row, ends)] for row in flat)
+    ends = m * np.cumsum((0, *widths))
+    parts = [slice(*ends) for ends in itertools.pairwise(ends.tolist())]
+    Z, A = ([row[part].reshape(m, -1) for part in parts] for row in flat)
     return Z, A
 
 
@@ -123,7 +127,7 @@ def forward(
     errors = np.zeros((draws.rows.size, A.shape[1]))
     if not precision.holds(A):
         variance = MEAN_SQUARE * A * A
-        errors = draws.errors(variance)
+        draws.add(errors, variance)
     traces: list[LayerTrace] = []
     for layer, (Z, after) in enumerate(zip(*_values(network, batch, trace), strict=True), start=1):
         weights = _Linear(network, layer, precision, draws)
@@ -150,33 +154,38 @@ class _Linear:
         precision, draws = self.precision, self.draws
         W, b = self.network.W(self.layer), self.network.b(self.layer)
         cast = parameters_cast(self.network, precision)
-        n = W.shape[1]
-        inside = (precision.products(n) + cast) * A * A
-        product = Z if b is None else Z - b
-        own = (precision.partial_sums(n) + MEAN_SQUARE) * product**2
-        if b is not None:
-            own += MEAN_SQUARE * Z * Z + cast * b * b
-        own *= repetitions(Z, precision)
-        scaled = self.draws.weights(self.layer, self.network.W(self.layer))
-        errors = scaled.values(errors + draws.errors(inside)) + draws.errors(own)
+        inside = np.square(A)
+        inside *= precision.products(W.shape[1]) + cast
+        scaled = draws.weights(self.layer, W)
+        errors = scaled.values(draws.add(errors.copy(), inside))
+        shares = precision.partial_sums(W.shape[1]) + MEAN_SQUARE, 0.0, 0.0
+        if b is None:
+            b = np.zeros(W.shape[0])
+        else:
+            shares = shares[0], MEAN_SQUARE, cast
+        own = np.empty_like(Z)
+        kernels.rounded_sums(Z, b, repetitions(Z, precision), shares, own)
+        draws.add(errors, own)
         if variance is not None:
             inside += variance
-        own += scaled.variances(inside)
-        own += precision.underflows(1.0) * (own > 0.0)  # a sum of zeros is exact: z stays at 0
-        own *= draws.shortfall(errors, own)
+        scaled.add_variances(inside, own, least=precision.underflows(1.0))
+        own *= draws.shortfall(errors, own, np.zeros((Z.shape[0], 1)), Z)
         return own, errors
 
     def backward(self, state: Backward) -> Backward:
         """Go from delta to delta W_l = ∂J/∂A_{l-1}."""
         precision, draws = self.precision, self.draws
-        m, n = state.gradient.shape
+        W = self.network.W(self.layer)
         state = state.split(precision.u)
-        own = precision.products(n) + parameters_cast(self.network, precision)
-        inside = own * state.gradient**2
-        errors = state.errors + draws.errors(inside)
-        scaled = self.draws.weights(self.layer, self.network.W(self.layer))
+        inside = np.square(state.gradient)
+        inside *= precision.products(W.shape[0]) + parameters_cast(self.network, precision)
+        errors = draws.add(state.errors.copy(), inside)
+        inside += state.variance
+        scaled = draws.weights(self.layer, W)
         both = scaled.values(np.concatenate([state.gradient, errors]), back=True)
-        variance = scaled.variances(state.variance + inside, back=True)
+        variance = np.zeros((inside.shape[0], W.shape[1]))
+        scaled.add_variances(inside, variance, back=True)
+        m = inside.shape[0]
         return Backward(state.size, both[:m], variance, state.common, both[m:])
 
 
@@ -200,19 +209,27 @@ class _Units:
     ) -> LayerTrace:
         """Return what the layer leaves behind, given Z's variance and drawn errors."""
         draws, u = self.draws, self.precision.u
-        activation = self.network.activations[self.layer - 1]
-        deviation = np.sqrt(variance) * u
-        slopes = slope(activation, Z)
-        bends = bend(activation, Z, slopes, deviation)
-        own_slope = undecided(activation, Z, deviation) / u**2
-        slope_variance = own_slope + (slope_spread(activation, Z, bends, deviation) / u) ** 2
-        own, evaluated = self._evaluation(Z, after, slopes)
-        own_slope += evaluated
-        slope_variance += evaluated
-        after_variance = (slopes * slopes + slope_variance * u**2) * variance + own
         rows = draws.rows
-        slope_errors = bends[rows] * errors + draws.errors(own_slope)
-        after_errors = slopes[rows] * errors + draws.errors(own)
+        activation = self.network.activations[self.layer - 1]
+        slopes = slope(activation, Z)
+        slope_variance = own_slope = undecided(activation, Z, variance, u)
+        after_errors, slope_errors = slopes[rows] * errors, np.zeros_like(errors)
+        if activation.entry is None or not activation.entry.piecewise_linear:
+            deviation = np.sqrt(variance) * u
+            bends = bend(activation, Z, slopes, deviation)
+            slope_errors = bends[rows] * errors
+            spread = slope_spread(activation, Z, bends, deviation)
+            slope_variance = own_slope + (spread / u) ** 2
+        evaluation = self._evaluation(Z, after, slopes)
+        if evaluation is not None:
+            slope_variance = slope_variance + evaluation[1]
+            own_slope = own_slope + evaluation[1]
+        draws.add(slope_errors, own_slope)
+        after_variance = np.empty_like(Z)
+        kernels.after_slopes(slopes, slope_variance, u**2, variance, after_variance)
+        if evaluation is not None:
+            after_variance += evaluation[0]
+            draws.add(after_errors, evaluation[0])
         mask = self.network.masks[self.layer - 1] if self.network.masks else None
         if mask is not None:
             slopes = slopes * mask
@@ -224,12 +241,13 @@ class _Units:
             after, after_variance, after_errors,
         )  # fmt: skip
 
-    def _evaluation(self, Z: Floats, A: Floats, slopes: Floats) -> tuple[Floats, Floats]:
-        """Return the variances that evaluating φ and φ' itself gives."""
-        errors = evaluation_errors(self.network.activations[self.layer - 1], Z, A, slopes)
+    def _evaluation(self, Z: Floats, A: Floats, slopes: Floats) -> tuple[Floats, Floats] | None:
+        """Return the variances that evaluating φ and φ' itself gives; None where both are exact."""
+        activation = self.network.activations[self.layer - 1]
+        errors = evaluation_errors(activation, Z, A, slopes)
         if errors is None:
-            return np.zeros_like(Z), np.zeros_like(Z)
-        tiny = self.precision.underflows(1.0)
+            return None
+        tiny = self.precision.underflows(1.0) * underflow_growth(activation, Z)
         each = MEAN_SQUARE * repetitions(A, self.precision)  # saturated units share a value
         return each * errors[0] ** 2 + tiny, each * errors[1] ** 2 + tiny
 
@@ -243,8 +261,8 @@ def backward(
     for layer in range(network.depth, 0, -1):
         trace = traces[layer - 1]
         fan_out = [*network.sizes, 0][layer + 1]
-        state = _through_units(state, trace, precision, fan_out, draws)
-        factors.append(_factors(network, layer, state, trace, precision))
+        state, repeated = _through_units(state, trace, precision, fan_out, draws)
+        factors.append(_factors(network, layer, state, trace, repeated, precision))
         if layer > 1:
             state = _Linear(network, layer, precision, draws).backward(state)
     return factors[::-1]
@@ -261,66 +279,70 @@ def _start(
         stored += MEAN_SQUARE * batch.T**2
     own = stored * repetitions(start.value, precision, scale)
     own += start.evaluated * repetitions(start.value + batch.T, precision)
-    errors = start.change(last.after_errors, draws.rows) + draws.errors(own)
+    errors = draws.add(start.change(last.after_errors, draws.rows), own)
     state = Backward(scale, start.value, start.moved + own, np.zeros((batch.size, 1)), errors)
     return state.normalised()
 
 
 def _through_units(
     state: Backward, trace: LayerTrace, precision: Precision, fan_out: int, draws: Draws
-) -> Backward:
-    """Go from ∂J/∂A_l to delta = ∂J/∂Z_l; `fan_out` is n_{l+1}, 0 at the last layer."""
+) -> tuple[Backward, Floats]:
+    """Go from ∂J/∂A_l to delta = ∂J/∂Z_l; return also how often delta's values are repeated.
+
+    `fan_out` is n_{l+1}, 0 at the last layer.
+    """
     rows = draws.rows
-    delta = state.gradient * trace.slope
-    variance = state.variance * trace.slope**2
-    variance += (state.gradient**2 + state.total * precision.u**2) * trace.slope_variance
-    exact = np.all((trace.slope == 0.0) | (trace.slope == 1.0), axis=0)
-    relative = np.where(exact, 1.0, 2.0) * MEAN_SQUARE + precision.partial_sums(fan_out)
-    own = relative * delta * delta + 2.0 * precision.underflows(state.size) * (delta != 0.0)
-    own *= repetitions(delta, precision, state.size)
+    delta, variance, own = np.empty((3, *trace.slope.shape))
+    kernels.through_slopes(
+        state.gradient, state.variance, state.common,
+        trace.slope, trace.slope_variance, precision.u**2, delta, variance,
+    )  # fmt: skip
+    inexact = np.empty(delta.shape[1])
+    kernels.inexact_columns(trace.slope, inexact)
+    relative = (1.0 + inexact) * MEAN_SQUARE + precision.partial_sums(fan_out)
+    repeated = repetitions(delta, precision, state.size)
+    least = 2.0 * precision.underflows(state.size)
+    kernels.rounded_products(delta, relative, repeated, least, own)
     errors = state.errors * trace.slope[rows] + state.gradient[rows] * trace.slope_errors
-    errors += draws.errors(own)
-    passed = Backward(state.size, delta, variance + own, state.common, errors)
-    return passed.corrected(draws).normalised()
+    draws.add(errors, own)
+    variance += own
+    passed = Backward(state.size, delta, variance, state.common, errors)
+    return passed.corrected(draws).normalised(), repeated
 
 
 def _factors(
-    network: Network, layer: int, state: Backward, trace: LayerTrace, precision: Precision
+    network: Network,
+    layer: int,
+    state: Backward,
+    trace: LayerTrace,
+    repeated: Floats,
+    precision: Precision,
 ) -> LayerFactors:
     """Return σ² of a layer's blocks as factors, in a unit that its penalty fits into."""
-    m = state.gradient.shape[0]
-    delta, variance = state.gradient, state.total
-    square = delta * delta
-    left = [variance + precision.products(m) * square]
-    right = [trace.A * trace.A]
-    if trace.A_variance is not None:
-        left.append(square)
-        right = [right[0] + trace.A_variance * precision.u**2, trace.A_variance]
-    # A sum over rows is made one row after the other, in the precision itself; equal rows are
-    # rounded to the same side each time.
-    in_a_row = MEAN_SQUARE * m / 6.0 * repetitions(delta, precision, state.size)[0]
-    bias = variance.sum(axis=0) + in_a_row * square.sum(axis=0)
-    relative = 2.0 * in_a_row + MEAN_SQUARE + factor_variance(network, m, precision)
-    bias += relative * delta.sum(axis=0) ** 2 + precision.underflows(state.size)
-    largest = max(float(np.max(p) * np.max(q)) for p, q in zip(left, right, strict=True))
+    delta, A, spread = state.gradient, trace.A, trace.A_variance
+    m, n = delta.shape
+    first, sums = np.empty_like(delta), np.empty((3, n))
+    kernels.weight_and_bias_variances(
+        delta, state.variance, state.common, precision.products(m), first, sums
+    )
+    pairs = [(first, np.square(A))]
+    if spread is not None:
+        pairs = [(first, pairs[0][1] + spread * precision.u**2), (np.square(delta), spread)]
+    largest = max(float(p.max() * q.max()) for p, q in pairs)
     unit = float(np.sqrt(largest)) if 0.0 < largest < np.inf else 1.0
     decay = 2.0 * network.penalty_scale(m)
     if decay:
         unit = max(unit, decay * float(np.max(np.abs(network.W(layer)))) / state.size)
-    halves = [balanced(p / unit, q / unit) for p, q in zip(left, right, strict=True)]
-    first, second = (np.concatenate(parts) for parts in zip(*halves, strict=True))
-    return LayerFactors(
-        state.size * unit, first, second, *balanced(delta / unit, trace.A), bias / unit / unit
-    )
-
-
-def balanced(first: Floats, second: Floats) -> tuple[Singles, Singles]:
-    """Return two arrays in float32, what is large in a row of one moved to the other.
-
-    Their product, summed over rows, stays the same, and float32's range is not left.
-    """
-    sizes = [np.max(np.abs(part), axis=1, keepdims=True) for part in (first, second)]
-    whole = (sizes[0] > 1e-140) & (sizes[1] > 1e-140)
-    there = np.sqrt(np.divide(sizes[1], sizes[0], out=np.zeros_like(sizes[0]), where=whole))
-    back = np.divide(1.0, there, out=np.zeros_like(there), where=whole)
-    return (first * there).astype(np.float32), (second * back).astype(np.float32)
+    both = [np.empty((len(pairs) * m, part.shape[1]), np.float32) for part in (delta, A)]
+    for k, (left, right) in enumerate(pairs):
+        rows = slice(k * m, k * m + m)
+        kernels.balance(left, right, (unit, unit), both[0][rows], both[1][rows])
+    singles = np.empty(delta.shape, np.float32), np.empty(A.shape, np.float32)
+    kernels.balance(delta, A, (unit, 1.0), *singles)
+    # A sum over rows is made one row after the other, in the precision itself; equal rows are
+    # rounded to the same side each time.
+    in_a_row = MEAN_SQUARE * m / 6.0 * repeated
+    relative = 2.0 * in_a_row + MEAN_SQUARE + factor_variance(network, m, precision)
+    bias = sums[0] + in_a_row * sums[1] + relative * sums[2] ** 2
+    bias += precision.underflows(state.size)
+    return LayerFactors(state.size * unit, both[0], both[1], *singles, bias / unit / unit)

@@ -1,0 +1,356 @@
+"""The rounding model's arithmetic on whole layers: each kernel is one pass over its arrays.
+
+Values are (m, n), a row for each sample; variances are in units of u². `fastcheck.rounding` has the
+meaning of each step, these are only its loops.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.kernels.arrays import largest_of
+from fastcheck.kernels.compiling import array_kernel
+
+__all__ = [
+    "add_draws",
+    "add_products",
+    "add_undecided",
+    "after_slopes",
+    "balance",
+    "count_repetitions",
+    "deviations",
+    "inexact_columns",
+    "rounded_products",
+    "rounded_sums",
+    "row_singles",
+    "shortfall",
+    "single_weights",
+    "split_along",
+    "through_slopes",
+    "weight_and_bias_variances",
+]
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+@array_kernel
+def count_repetitions(values: Floats, step: float, shift: int, counts: Floats) -> None:
+    """Count in each column how many samples have the value of the sample before, zeros left out.
+
+    Values are equal if they are the same multiple of `step`; where that is 0, if their bits are the
+    same but for the last `shift`.
+    """
+    bits = values.view(np.int64)
+    m, n = values.shape
+    for i in range(n):
+        counts[i] = 0.0
+    for s in range(1, m):
+        if step > 0.0:
+            for i in range(n):
+                equal = np.rint(values[s, i] / step) == np.rint(values[s - 1, i] / step)
+                counts[i] += 1.0 if equal and values[s, i] != 0.0 else 0.0
+        else:
+            for i in range(n):
+                equal = bits[s, i] >> shift == bits[s - 1, i] >> shift
+                counts[i] += 1.0 if equal and values[s, i] != 0.0 else 0.0
+
+
+@array_kernel
+def add_draws(variance: Floats, rows: Integers, pool: Floats, start: int, errors: Floats) -> None:
+    """Add σ times numbers of a pool, from `start` on and around, for some rows of a variance."""
+    n = errors.shape[1]
+    at = start % pool.size
+    for r in range(rows.size):
+        i = 0
+        while i < n:
+            count = min(n - i, pool.size - at)
+            numbers, own = pool[at : at + count], variance[rows[r], i : i + count]
+            row = errors[r, i : i + count]
+            for k in range(count):
+                row[k] += numbers[k] * math.sqrt(own[k])
+            i += count
+            at = (at + count) % pool.size
+
+
+@array_kernel
+def single_weights(W: Floats, factor: float, values: Singles, squares: Singles) -> float:
+    """Write W · factor and its squares in float32; return the largest |W|."""
+    largest = 0.0
+    for i in range(W.shape[0]):
+        row, value, square = W[i], values[i], squares[i]
+        for j in range(row.size):
+            w = np.float32(row[j] * factor)
+            value[j] = w
+            square[j] = w * w
+        largest = max(largest, largest_of(row))
+    return largest
+
+
+@array_kernel
+def row_singles(values: Floats, headroom: float, singles: Singles, sizes: Floats) -> None:
+    """Write each row over its size in float32, so that the largest |value| is `headroom`."""
+    for s in range(values.shape[0]):
+        largest = largest_of(values[s])
+        if not (largest > 1e-250 and largest < np.inf):
+            largest = 1.0
+        factor = headroom / largest
+        for i in range(values.shape[1]):
+            singles[s, i] = np.float32(values[s, i] * factor)
+        sizes[s] = largest / headroom
+
+
+@array_kernel
+def balance(
+    first: Floats, second: Floats, units: tuple[float, float], p: Singles, q: Singles
+) -> None:
+    """Write both over their units in float32, what is large in a row of one moved to the other.
+
+    Their product, summed over rows, stays the same, and float32's range is not left.
+    """
+    for s in range(first.shape[0]):
+        sizes = largest_of(first[s]) / units[0], largest_of(second[s]) / units[1]
+        there = back = 0.0
+        if sizes[0] > 1e-140 and sizes[1] > 1e-140:
+            there = math.sqrt(sizes[1] / sizes[0])
+            back = 1.0 / there / units[1]
+            there /= units[0]
+        for i in range(first.shape[1]):
+            p[s, i] = np.float32(first[s, i] * there)
+        for j in range(second.shape[1]):
+            q[s, j] = np.float32(second[s, j] * back)
+
+
+@array_kernel
+def shortfall(
+    errors: Floats,
+    variance: Floats,
+    common: Floats,
+    values: Floats,
+    rows: Integers,
+    most: float,
+    factors: Floats,
+) -> None:
+    """Write how many times each row's expected variance falls short of that of drawn errors.
+
+    That is the greatest of Σ errors² / Σ (variance + common · values²) of the row, of all rows
+    together, and of the rows' mean, but no less than 1 and no more than `most`. Draws where one of
+    the two is 0 or no number are left out. `rows` says which row a draw belongs to, in order.
+    """
+    factors[:] = 1.0
+    seen = expected = ratios = 0.0
+    count = 0
+    r = 0
+    while r < rows.size:
+        s, first, own = rows[r], r, 0.0
+        total = 0.0
+        for i in range(errors.shape[1]):
+            total += variance[s, i] + common[s, 0] * values[s, i] * values[s, i]
+        while r < rows.size and rows[r] == s:
+            square = 0.0
+            for i in range(errors.shape[1]):
+                square += errors[r, i] * errors[r, i]
+            if total > 0.0 and total < np.inf and square < np.inf:
+                seen += square
+                expected += total
+                own += square / total
+                count += 1
+            r += 1
+        ratios += own
+        factors[s] = own / (r - first)
+    if count > 0:
+        least = max(1.0, ratios / count, seen / expected)
+        for s in range(factors.size):
+            factors[s] = min(max(least, factors[s]), most)
+
+
+@array_kernel
+def add_products(product: Singles, sizes: Floats, unit: float, least: float, sums: Floats) -> None:
+    """Add productᵀ · unit · sizes, a size for each row, and `least` where the sum is not 0."""
+    for s in range(sums.shape[0]):
+        factor = unit * sizes[s]
+        for i in range(sums.shape[1]):
+            total = sums[s, i] + product[i, s] * factor
+            sums[s, i] = total + least if total > 0.0 else total
+
+
+@array_kernel
+def rounded_sums(
+    Z: Floats, b: Floats, repeated: Floats, shares: tuple[float, float, float], variance: Floats
+) -> None:
+    """Write the variance of summing up z = (z − b) + b: shares of (z − b)², z² and b²."""
+    of_product, of_sum, of_bias = shares
+    for s in range(Z.shape[0]):
+        for i in range(Z.shape[1]):
+            z = Z[s, i]
+            product = z - b[i]
+            own = of_product * product * product + of_sum * z * z + of_bias * b[i] * b[i]
+            variance[s, i] = own * repeated[i]
+
+
+@array_kernel
+def add_undecided(
+    Z: Floats, kink: float, jump: float, variance: Floats, u: float, chances: Floats, total: Floats
+) -> None:
+    """Add the variance of a slope that jumps at a kink, for the chance that z is beyond it.
+
+    At t standard deviations it is exp(−t²/2)/2, but no less than `chances` say: up to t = the first
+    number of a row the second, and nothing beyond the last row.
+    """
+    far, size = chances[-1, 0] ** 2, (jump / u) ** 2
+    for s in range(Z.shape[0]):
+        for i in range(Z.shape[1]):
+            square, spread = (Z[s, i] - kink) ** 2, variance[s, i] * u * u
+            if square <= far * spread and spread > 0.0:
+                square /= spread
+                chance = 0.5 * math.exp(-0.5 * square)
+                for k in range(chances.shape[0]):
+                    if square <= chances[k, 0] ** 2:
+                        chance = max(chance, chances[k, 1])
+                total[s, i] += size * chance
+
+
+@array_kernel
+def after_slopes(
+    slope: Floats, spread: Floats, u_squared: float, variance: Floats, after: Floats
+) -> None:
+    """Write what z's variance becomes in φ(z), whose slope has a variance `spread` of its own."""
+    for s in range(slope.shape[0]):
+        for i in range(slope.shape[1]):
+            d = slope[s, i]
+            after[s, i] = (d * d + spread[s, i] * u_squared) * variance[s, i]
+
+
+@array_kernel
+def through_slopes(
+    gradient: Floats,
+    variance: Floats,
+    common: Floats,
+    slope: Floats,
+    slope_variance: Floats,
+    u_squared: float,
+    delta: Floats,
+    delta_variance: Floats,
+) -> None:
+    """Write delta = gradient · slope and what becomes of the variances of both."""
+    for s in range(gradient.shape[0]):
+        g, d, v, w = gradient[s], slope[s], variance[s], slope_variance[s]
+        row, spread = delta[s], delta_variance[s]
+        shared = common[s, 0]
+        for i in range(g.size):
+            row[i] = g[i] * d[i]
+            square = g[i] * g[i]
+            total = v[i] + shared * square
+            spread[i] = v[i] * d[i] * d[i] + (square + total * u_squared) * w[i]
+
+
+@array_kernel
+def inexact_columns(slope: Floats, inexact: Floats) -> None:
+    """Write 1 for the units where a product with the slope rounds, 0 where all are 0 or 1."""
+    for i in range(slope.shape[1]):
+        inexact[i] = 0.0
+    for s in range(slope.shape[0]):
+        for i in range(slope.shape[1]):
+            inexact[i] = 1.0 if slope[s, i] != 0.0 and slope[s, i] != 1.0 else inexact[i]
+
+
+@array_kernel
+def rounded_products(
+    delta: Floats, relative: Floats, repeated: Floats, least: float, variance: Floats
+) -> None:
+    """Write the variance of rounding delta: shares of delta², and `least` where it is not 0."""
+    for s in range(delta.shape[0]):
+        for i in range(delta.shape[1]):
+            d = delta[s, i]
+            own = relative[i] * d * d + (least if d != 0.0 else 0.0)
+            variance[s, i] = own * repeated[i]
+
+
+@array_kernel
+def split_along(
+    values: Floats, variance: Floats, most: float, rest: Floats, common: Floats
+) -> None:
+    """Split each row's variances into one along the values and the rest; see `backward_errors`."""
+    m, n = values.shape
+    for s in range(m):
+        v, own, left = values[s], variance[s], rest[s]
+        size = largest_of(v)
+        square, product = np.empty(n), np.empty(n)
+        for i in range(n):
+            square[i] = (v[i] / size) ** 2
+            product[i] = square[i] * own[i]
+        norm, along = square.sum(), product.sum()
+        along /= norm
+        common[s, 0] = along / size / size / norm
+        if size > 0.0 and common[s, 0] <= most:
+            for i in range(n):
+                share = square[i] / norm
+                left[i] = max(own[i] * (1.0 - 2.0 * share) + share * along, 0.0)
+        else:
+            common[s, 0] = 0.0
+            for i in range(n):
+                left[i] = own[i]
+
+
+@array_kernel
+def weight_and_bias_variances(
+    delta: Floats, variance: Floats, common: Floats, share: float, each: Floats, sums: Floats
+) -> None:
+    """Write what the blocks' variances are made of.
+
+    `each` (m, n) is the variance of delta and share · delta²; `sums` (3, n) are the sums over
+    samples of that variance, of delta² and of delta.
+    """
+    m, n = delta.shape
+    for i in range(n):
+        sums[0, i] = sums[1, i] = sums[2, i] = 0.0
+    for s in range(m):
+        for i in range(n):
+            square = delta[s, i] * delta[s, i]
+            total = variance[s, i] + common[s, 0] * square
+            each[s, i] = total + share * square
+            sums[0, i] += total
+            sums[1, i] += square
+            sums[2, i] += delta[s, i]
+
+
+@array_kernel
+def deviations(
+    variance: Singles,
+    gradient: Any,
+    scale: float,
+    whole: bool,
+    W: Floats,
+    penalty: float,
+    shares: Singles,
+    unit: float,
+    sigma: Floats,
+) -> None:
+    """Write σ of some weights, of their variance and of rounding g = data + penalty · W.
+
+    Parameters
+    ----------
+    variance : ndarray, shape (k, n), float32
+    gradient : ndarray, shape (k, n), float32 or float64
+        g · 1/scale, or where it is not `whole` only the data's part of it.
+    W, sigma : ndarray, shape (k, n), float64
+    shares : ndarray, shape (4,), float32
+        Of data², of (penalty · W)², of g², and what is added to all.
+    unit : float
+        What σ is given in.
+    """
+    of_data, of_penalty, of_sum, least = shares
+    for i in range(variance.shape[0]):
+        for j in range(variance.shape[1]):
+            g, decay = np.float32(gradient[i, j] * scale), np.float32(penalty * W[i, j])
+            if whole:
+                data = g - decay
+            else:
+                data, g = g, g + decay
+            parts = of_data * data * data + of_penalty * decay * decay + of_sum * g * g
+            sigma[i, j] = unit * np.sqrt(variance[i, j] + parts + least)
