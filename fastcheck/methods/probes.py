@@ -353,14 +353,19 @@ def _measured_units(probes: Probes, layer: int, sample: int) -> Integers:
     offsets, m = probes.unit_offsets, probes.batch.size
     n = int(offsets[layer] - offsets[layer - 1])
     if layer == probes.network.depth:
-        return np.unique(np.linspace(0, n - 1, MEASURED_UNITS).astype(np.int64))
+        return np.array(_spread(n, MEASURED_UNITS))
     start = m * int(offsets[layer - 1]) + sample * n
     gains = np.abs(probes.left[start : start + n])
-    active = np.flatnonzero(gains)
+    active = gains.nonzero()[0]
     if active.size == 0:
         return np.zeros(1, np.int64)
-    spread = np.linspace(0, active.size - 1, MEASURED_UNITS - 1).astype(np.int64)
-    return np.unique(np.append(active[spread], gains.argmax()))
+    found = active[_spread(active.size, MEASURED_UNITS - 1)].tolist()
+    return np.array(sorted({*found, int(gains.argmax())}))
+
+
+def _spread(size: int, count: int) -> list[int]:
+    """Return up to so many positions from the first to the last."""
+    return sorted({k * (size - 1) // (count - 1) for k in range(count)})
 
 
 def _piecewise_linear(probes: Probes) -> bool:

@@ -49,7 +49,8 @@ class UnitMethod:
         self.probes = probes
         self.indices = indices
         self.touched = _touched_units(probes, indices)
-        self.chunks: Sequence[Chunk] = _chunks(probes, self.touched, settings.memory)
+        self.flops = _sample_flops(probes, self.touched)
+        self.chunks: Sequence[Chunk] = _chunks(probes, self.touched, self.flops, settings.memory)
         self.sides = [turned(probes, gains) for gains in ways_on_kinks(probes)]
 
     @property
@@ -61,7 +62,7 @@ class UnitMethod:
     @property
     def seconds(self) -> float:
         """About how long all of it takes on one core."""
-        return self.probes.batch.size * _sample_flops(self.probes, self.touched) / FLOPS
+        return self.probes.batch.size * self.flops / FLOPS
 
     @property
     def worker_bytes(self) -> float:
@@ -137,10 +138,10 @@ def _touched_units(probes: Probes, indices: Integers | None) -> NDArray[np.bool_
     return touched
 
 
-def _chunks(probes: Probes, touched: NDArray[np.bool_], memory: float) -> list[Chunk]:
+def _chunks(probes: Probes, touched: NDArray[np.bool_], flops: float, memory: float) -> list[Chunk]:
     """Cut the work by samples, and by units where the memory asks for it."""
     m = probes.batch.size
-    group = min(m, max(int(np.ceil(CHUNK_FLOPS / _sample_flops(probes, touched))), -(-m // 64)))
+    group = min(m, max(int(np.ceil(CHUNK_FLOPS / flops)), -(-m // 64)))
     parts = max(1, int(np.ceil(_work_bytes(probes, int(touched.sum())) * CHUNKS_AT_ONCE / memory)))
     return [
         Chunk(first, min(first + group, m), part, parts)
