@@ -163,10 +163,9 @@ def shortfall(
             r += 1
         ratios += own
         factors[s] = own / (r - first)
-    if count > 0:
-        least = max(1.0, ratios / count, seen / expected)
-        for s in range(factors.size):
-            factors[s] = min(max(least, factors[s]), most)
+    least = max(1.0, ratios / count, seen / expected) if count > 0 else 1.0
+    for s in range(factors.size):
+        factors[s] = min(max(least, factors[s]), most)
 
 
 @array_kernel
