@@ -75,6 +75,11 @@ class Rules(NamedTuple):
 class Deviations(Protocol):
     """σ of all N components, made where it is asked for: it need not lie in memory as a whole."""
 
+    @property
+    def loop_factor(self) -> float:
+        """What `block_rounding` takes it for."""
+        ...
+
     def between(self, start: int, stop: int) -> Floats:
         """Return σ of the components start..stop−1 of θ."""
         ...
@@ -98,8 +103,8 @@ class Evidence:
         Standard deviation of the method's own error, absolute.
     kinks : Kinks
         Positions in these arrays.
-    modelled : bool
-        Whether one model of the whole backward pass made all σ.
+    loop_factor : float or None
+        As for `block_rounding`, where one model of the whole backward pass made all σ.
     """
 
     gradient: Floats
@@ -107,7 +112,7 @@ class Evidence:
     rounding: float | Floats | Deviations
     noise: float | Floats
     kinks: Kinks
-    modelled: bool = False
+    loop_factor: float | None = None
 
     def kinks_within(self, start: int, stop: int) -> slice:
         """Return which of the kinks lie at positions start..stop−1."""
@@ -221,9 +226,9 @@ def tally(evidence: Evidence, part: slice, rules: Rules, *, patient: bool = True
             if not patient and result.wrong:
                 break
         if isinstance(evidence.noise, np.ndarray):
-            result.noise = norm(evidence.noise[part])
+            result.noise += norm(evidence.noise[part])
         else:
-            result.noise = evidence.noise * math.sqrt(result.checked)
+            result.noise += evidence.noise * math.sqrt(result.checked)
     if pieces:
         sums = [math.hypot(*column) for column in zip(*pieces, strict=True)]
         result.error, result.literal_error, result.gradient, result.approximation = sums[:4]
@@ -243,6 +248,11 @@ def _piece(
         approximation[evidence.kinks.positions[kinks] - piece.start] = evidence.nearest(kinks)
     sigma = evidence.rounding_at(piece)
     spread = sigma if isinstance(sigma, np.ndarray) else np.array([sigma])
+    blind = np.zeros(0)
+    if not math.isfinite(spread.max()):  # the model has overflowed: it can't tell
+        blind = np.where(np.isfinite(spread), 0.0, np.inf)
+        spread = np.where(blind > 0.0, 0.0, spread)
+        result.noise = math.inf
     result.rounding_peak = max(result.rounding_peak, float(spread.max()))
 
     over, worst, sums = _compare(gradient, approximation, spread, rules)
@@ -258,7 +268,9 @@ def _piece(
         errors = np.abs(gradient - approximation)
         allowed = _allowed(gradient, approximation, spread, rules)
         trouble = np.flatnonzero(errors > allowed)
-        _trouble(evidence, piece.start + trouble, errors[trouble], allowed[trouble], rules, result)
+        noise = evidence.noise_at(piece.start + trouble) + (blind[trouble] if blind.size else 0.0)
+        forgiven = allowed[trouble] + rules.noise * noise
+        _trouble(piece.start + trouble, errors[trouble], forgiven, result)
     _largest(abs(float(gradient[worst] - approximation[worst])), piece.start + worst, result)
     literal = error
     if kinks.start < kinks.stop:
@@ -298,16 +310,12 @@ def _root(squares: float, values: Callable[[], Floats]) -> float:
     return math.sqrt(squares) if SAFE_SUMS[0] < squares < SAFE_SUMS[1] else norm(values())
 
 
-def _trouble(
-    evidence: Evidence,
-    positions: Integers,
-    errors: Floats,
-    allowed: Floats,
-    rules: Rules,
-    result: Tally,
-) -> None:
-    """Tell `wrong` from `cannot tell` among components that do not agree."""
-    within_noise = errors <= allowed + rules.noise * evidence.noise_at(positions)
+def _trouble(positions: Integers, errors: Floats, forgiven: Floats, result: Tally) -> None:
+    """Tell `wrong` from `cannot tell` among components that do not agree.
+
+    `forgiven` is what the method's own error explains, with what is allowed.
+    """
+    within_noise = errors <= forgiven
     result.cannot_tell += int(np.count_nonzero(within_noise))
     result.wrong += int(np.count_nonzero(~within_noise))
     result.keep(CANNOT_TELL, errors[within_noise], positions[within_noise])
@@ -379,14 +387,15 @@ def line_up(
     """
     size = gradient.size
     indices, values = approximation.indices, approximation.values
-    modelled = not isinstance(sigma, (float, int, np.ndarray))
+    loop_factor = None if isinstance(sigma, (float, int, np.ndarray)) else sigma.loop_factor
     if indices is not None:
         gradient = gradient[indices]
         if isinstance(sigma, np.ndarray):
             sigma = sigma if sigma.size == indices.size else sigma[indices]
         elif not isinstance(sigma, (float, int)):
             sigma = sigma.at(indices)
-    evidence = Evidence(gradient, values, sigma, approximation.noise, approximation.kinks, modelled)
+    noise, kinks = approximation.noise, approximation.kinks
+    evidence = Evidence(gradient, values, sigma, noise, kinks, loop_factor)
     if approximation.complete and math.isfinite(norm(values)):
         return Lineup(evidence, indices, np.zeros(0, np.int64))
     finite = np.isfinite(values)
@@ -408,5 +417,5 @@ def _subset(evidence: Evidence, keep: Integers) -> Evidence:
         evidence.rounding_at(keep),
         evidence.noise_at(keep),
         Kinks(np.searchsorted(keep, kinks.positions[kept]), kinks.low[kept], kinks.high[kept]),
-        evidence.modelled,
+        evidence.loop_factor,
     )

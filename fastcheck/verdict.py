@@ -26,7 +26,13 @@ from fastcheck.comparison import (
     tally,
 )
 from fastcheck.settings import Settings
-from fastcheck.tolerances import NOISE_FACTOR, ROUNDING_FACTOR, block_rounding
+from fastcheck.tolerances import (
+    NOISE_FACTOR,
+    ROUNDING_FACTOR,
+    BlockErrors,
+    block_rounding,
+    worst_of,
+)
 
 __all__ = [
     "GRADES",
@@ -41,7 +47,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-Rounding = float | Floats | Deviations | None
+Sigma = float | Floats | Deviations | None
 
 GRADES = ("great", "look", "worry")
 GREAT, WORRY = 1e-7, 1e-3
@@ -252,7 +258,7 @@ def judge(
     order: Order,
     gradient: Floats,
     approximation: Approximation,
-    sigma: Rounding | Callable[[], Rounding],
+    sigma: Sigma | Callable[[], Sigma],
     settings: Settings,
 ) -> Judgement:
     """Hold a gradient against its approximation.
@@ -274,7 +280,7 @@ def judge(
     Judgement
     """
     rules = Rules(settings.tol, ROUNDING_FACTOR, NOISE_FACTOR)
-    rounding: Rounding = None if callable(sigma) else sigma
+    rounding: Sigma = None if callable(sigma) else sigma
     with quiet():
         lineup = line_up(gradient, approximation, 0.0 if rounding is None else rounding)
     tallies = []
@@ -308,12 +314,14 @@ def _judgement(
     for block, result in zip(order.blocks, tallies, strict=True):
         worst = named[result.findings[0]] if result.findings else None
         broken = lineup.broken(block.offset, _stop(block))
-        others = [other for other in tallies if other is not result]
-        elsewhere = _times_rounding(others) if lineup.evidence.modelled else None
-        blocks.append(_block(_shell(block), result, rules, broken, worst, elsewhere))
+        others = [_errors(other) for other in tallies if other is not result]
+        rounding = _rounding(result, rules, others, lineup.evidence.loop_factor)
+        blocks.append(_block(_shell(block), result, rules, rounding, broken, worst))
     shell = ("dθ", "θ", 0, "whole", (order.size,), order.size)
     components = tuple(named[finding] for finding in chosen)
-    whole = _block(shell, total, rules, lineup.not_finite.size, next(iter(components), None))
+    rounding = _rounding(total, rules, [], None)
+    worst = next(iter(components), None)
+    whole = _block(shell, total, rules, rounding, lineup.not_finite.size, worst)
     status = worst_status(*(b.verdict for b in [whole, *blocks]))
     if not complete:
         status = worst_status(status, "cannot tell")
@@ -321,9 +329,19 @@ def _judgement(
     return Judgement(status, worst_grade, whole, tuple(blocks), components)
 
 
-def _times_rounding(tallies: list[Tally]) -> float | None:
-    """Return the greatest ‖error‖/‖σ‖ of some blocks; None where no block has a σ."""
-    return max((t.error / t.rounding for t in tallies if t.rounding > 0.0), default=None)
+def _errors(result: Tally) -> BlockErrors:
+    return BlockErrors(result.error, result.rounding, result.rounding_peak)
+
+
+def _rounding(
+    result: Tally, rules: Rules, others: list[BlockErrors], loop_factor: float | None
+) -> float:
+    """Return the ‖error‖ that rounding explains."""
+    if result.checked == 1:
+        return rules.rounding * result.rounding
+    if loop_factor is None:  # not of one model: blocks say nothing of each other
+        return block_rounding(_errors(result))
+    return block_rounding(_errors(result), worst_of(others), loop_factor)
 
 
 Shell = tuple[str, str, int, str, tuple[int, ...], int]
@@ -339,15 +357,11 @@ def _block(
     shell: Shell,
     result: Tally,
     rules: Rules,
+    rounding: float,
     broken: int,
     worst: ComponentVerdict | None,
-    elsewhere: float | None = None,
 ) -> BlockVerdict:
-    """Judge a block by its norms; `elsewhere` is as for `block_rounding`."""
-    if result.checked == 1:
-        rounding = rules.rounding * result.rounding
-    else:
-        rounding = block_rounding(result.rounding, result.rounding_peak, elsewhere)
+    """Judge a block by its norms; `rounding` is the ‖error‖ that rounding explains."""
     tolerance = rules.tol * result.gradient + rules.tol * result.approximation + rounding
     if result.error <= tolerance:
         status = "agree"

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.network import Batch, Network
 from fastcheck.rounding import Rounding, rounding
-from fastcheck.tolerances import ROUNDING_FACTOR, block_rounding
+from fastcheck.tolerances import ROUNDING_FACTOR, BlockErrors, block_rounding, worst_of
 from tests import oracle
 from tests.networks import ACTIVATIONS, LOSSES, Drawn, random_targets
 
@@ -214,24 +214,21 @@ def ratios(predicted: Rounding, gradient: Any, exact: Any) -> Ratios:
     norms = [float(np.linalg.norm(sigma[part])) for part in slices]
     errors = [float(np.linalg.norm(error[part])) for part in slices]
     times = [e / norm if norm else 0.0 for e, norm in zip(errors, norms, strict=True)]
+    peaks = [float(sigma[part].max()) for part in slices]
+    blocks = [BlockErrors(*each) for each in zip(errors, norms, peaks, strict=True)]
     found = []
-    for k, (part, norm) in enumerate(zip(slices, norms, strict=True)):
-        if times[k] > 0:
-            peak = float(sigma[part].max())
-            allowed = block_rounding(norm, peak, elsewhere(times, k))
+    for k, (part, block) in enumerate(zip(slices, blocks, strict=True)):
+        if block.error > 0:
+            others = worst_of(other for other in blocks if other is not block)
+            allowed = block_rounding(block, others, predicted.loop_factor)
             worst = float(components[part].max())
-            found.append((times[k], times[k] * norm / allowed, worst, sigma[part].size))
+            found.append((times[k], block.error / allowed, worst, sigma[part].size))
     return Ratios(components, *np.array(found).reshape(-1, 4).T)
 
 
 def noticed(result: Ratios) -> Any:
     """Return for each block whether ten times its error would be accused."""
     return (10 * result.shares > 1) | (10 * result.peaks > ROUNDING_FACTOR)
-
-
-def elsewhere(times: Sequence[float], k: int) -> float | None:
-    """Return the greatest of the others."""
-    return max((other for i, other in enumerate(times) if i != k), default=None)
 
 
 def cases(seed: int, count: int, precision: str) -> Iterator[tuple[Drawn, Rounding, Any]]:

@@ -137,10 +137,11 @@ def test_a_split_leaves_what_is_not_along_the_values() -> None:
 
 
 def test_variances_of_the_blocks() -> None:
-    each, sums = np.empty((M, N)), np.empty((3, N))
-    kernels.weight_and_bias_variances(VALUES, VARIANCE, COMMON, 0.3, each, sums)
-    total = VARIANCE + COMMON * VALUES**2
-    close(each, total + 0.3 * VALUES**2)
+    each, sums, copies = np.empty((M, N)), np.empty((3, N)), np.arange(1.0, M + 1.0)
+    kernels.weight_and_bias_variances(VALUES, VARIANCE, COMMON, copies, 0.3, each, sums)
+    times = copies[:, np.newaxis]
+    total = times * (VARIANCE + COMMON * VALUES**2)
+    close(each, total + 0.3 * times * VALUES**2)
     close(sums, [total.sum(axis=0), (VALUES**2).sum(axis=0), VALUES.sum(axis=0)])
 
 

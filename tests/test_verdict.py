@@ -188,6 +188,20 @@ def test_a_block_of_one_component_is_held_to_the_components_rule() -> None:
     assert judged([1 + inside], [1.0], np.array([1e-3]), order=order).status == "agree"
 
 
+@pytest.mark.parametrize("sigma", [np.nan, np.inf])
+def test_where_sigma_is_not_known_only_what_agrees_without_it_is_right(sigma: float) -> None:
+    a = vector()
+    spread = np.where(np.arange(a.size) < 35, sigma, 0.0)  # W1
+    assert judged(a, a, spread).status == "agree"
+    g = a.copy()
+    g[3] *= 1.5
+    result = judged(g, a, spread)
+    assert (result.status, result.blocks[0].status) == ("cannot tell", "cannot tell")
+    assert (result.whole.cannot_tell, result.whole.wrong) == (1, 0)
+    g[-1] *= 1.5
+    assert judged(g, a, spread).blocks[-1].status == "wrong"
+
+
 def test_noise_makes_cannot_tell_and_never_right() -> None:
     a = vector()
     g = a + 1e-3

@@ -298,12 +298,19 @@ def split_along(
 
 @array_kernel
 def weight_and_bias_variances(
-    delta: Floats, variance: Floats, common: Floats, share: float, each: Floats, sums: Floats
+    delta: Floats,
+    variance: Floats,
+    common: Floats,
+    copies: Floats,
+    share: float,
+    each: Floats,
+    sums: Floats,
 ) -> None:
     """Write what the blocks' variances are made of.
 
-    `each` (m, n) is the variance of delta and share · delta²; `sums` (3, n) are the sums over
-    samples of that variance, of delta² and of delta.
+    `each` (m, n) is the variance of delta and share · delta², times how many copies there are of
+    the sample; `sums` (3, n) are the sums over samples of copies times that variance, of delta² and
+    of delta.
     """
     m, n = delta.shape
     for i in range(n):
@@ -311,8 +318,8 @@ def weight_and_bias_variances(
     for s in range(m):
         for i in range(n):
             square = delta[s, i] * delta[s, i]
-            total = variance[s, i] + common[s, 0] * square
-            each[s, i] = total + share * square
+            total = copies[s] * (variance[s, i] + common[s, 0] * square)
+            each[s, i] = total + copies[s] * share * square
             sums[0, i] += total
             sums[1, i] += square
             sums[2, i] += delta[s, i]

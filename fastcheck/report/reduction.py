@@ -23,7 +23,7 @@ from fastcheck.report.pictures import (
 )
 from fastcheck.settings import Settings
 from fastcheck.tolerances import NOISE_FACTOR, ROUNDING_FACTOR
-from fastcheck.verdict import NamedBlock, Order, Rounding
+from fastcheck.verdict import NamedBlock, Order, Sigma
 
 __all__ = ["draw"]
 
@@ -89,7 +89,7 @@ def draw(
     order: Order,
     gradient: Floats,
     approximation: Approximation,
-    sigma: Rounding | Callable[[], Rounding],
+    sigma: Sigma | Callable[[], Sigma],
     settings: Settings,
 ) -> Pictures:
     """Reduce a check to what its pictures show.

@@ -77,6 +77,10 @@ class Precision:
         """Variance of a sum of so many products, for each unit of its square."""
         return self.summed * _in_a_row(terms) / 3.0
 
+    def loop_factor(self, terms: int) -> float:
+        """By how much a sum in one row is worse than `partial_sums` has it, at most."""
+        return float(np.sqrt(terms / _in_a_row(terms)))
+
     def underflows(self, size: float) -> float:
         """Variance of an underflow where values are given in units of `size`."""
         return max(min(self.underflow / max(size, 1e-300), 1e140) ** 2 / 3.0, LEAST)

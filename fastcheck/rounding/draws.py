@@ -18,6 +18,7 @@ from fastcheck.kernels.rounding import (
     shortfall,
     single_weights,
 )
+from fastcheck.rounding.copies import Copies
 
 __all__ = ["Draws", "ScaledWeights"]
 
@@ -48,14 +49,18 @@ class Draws:
         Size of the batch.
     size : int
         N: errors of small networks are cheap to carry, so there are more of them.
+    copies : Copies
+        Which samples are equal.
 
     Attributes
     ----------
+    copies : Copies
     rows : ndarray, shape (r,), int64, in order
         The samples; a sample may have several draws.
     """
 
-    def __init__(self, m: int, size: int) -> None:
+    def __init__(self, m: int, size: int, copies: Copies) -> None:
+        self.copies = copies
         count = max(FEWEST, min(MOST_EACH * m, BUDGET // size))
         self.rows = np.arange(count) * m // count
         self._at = 0
@@ -122,7 +127,7 @@ class ScaledWeights:
     ) -> Floats:
         """Add rows (W²)ᵀ (back: rows W²), and `least` where the sum is not 0, in place."""
         squares = self._squares.T if back else self._squares
-        return _add_product(rows, squares, self.unit**2, least, sums)
+        return _add_product(rows, squares, self.unit * self.unit, least, sums)
 
 
 def _add_product(rows: Floats, W: Singles, unit: float, least: float, sums: Floats) -> Floats:

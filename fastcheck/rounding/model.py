@@ -5,6 +5,8 @@ The result only sizes tolerances; no value of dθ_approx ever comes from here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +15,10 @@ from numpy.typing import NDArray
 from fastcheck import parallel
 from fastcheck.kernels.rounding import deviations
 from fastcheck.network import Batch, Network
-from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision
+from fastcheck.rounding.arithmetic import Precision
+from fastcheck.rounding.copies import Copies
 from fastcheck.rounding.draws import Draws
-from fastcheck.rounding.variances import LayerFactors, Trace, backward, factor_variance, forward
+from fastcheck.rounding.variances import LayerFactors, Trace, backward, forward
 from fastcheck.theta import Block
 
 __all__ = ["Rounding", "gradient_rounding", "rounding"]
@@ -42,8 +45,8 @@ class Rounding:
         m.
     overflowing : tuple of int
         Layers where a value exceeds the largest number of the precision.
-    dtheta : ndarray, shape (N,), float64, or None
-        Values of the gradient, where they are known.
+    dtheta : ndarray, shape (N,), float64, finite, or None
+        Values of the gradient, where they are known; `at` makes its own.
     """
 
     network: Network
@@ -53,10 +56,15 @@ class Rounding:
     overflowing: tuple[int, ...] = ()
     dtheta: Floats | None = None
 
+    @property
+    def loop_factor(self) -> float:
+        """By how much a plain loop over the samples is worse than the order that σ is made for."""
+        return self.precision.loop_factor(self.samples)
+
     def vector(self) -> Floats:
         """Return σ of all components, shape (N,), float64."""
         sigma = np.empty(self.network.size)
-        with parallel.one_blas_thread():
+        with _quietly():
             for block, view in self.network.order.views(sigma):
                 self._fill(block, slice(0, block.shape[0]), view)
         return sigma
@@ -64,12 +72,13 @@ class Rounding:
     def block(self, block: Block) -> Floats:
         """Return σ of one block, in its shape (row convention), float64."""
         sigma = np.empty(block.shape)
-        self._fill(block, slice(0, block.shape[0]), sigma)
+        with _quietly():
+            self._fill(block, slice(0, block.shape[0]), sigma)
         return sigma
 
     def between(self, start: int, stop: int) -> Floats:
         """Return σ of the components start..stop−1 of θ."""
-        with parallel.one_blas_thread():
+        with _quietly():
             parts = [
                 self._part(b, max(start - b.offset, 0), min(stop - b.offset, b.size))
                 for b in self.network.order.blocks
@@ -120,18 +129,10 @@ class Rounding:
 
         A `whole` gradient is g itself, others are the data's part of it in units of `size`.
         """
-        precision, m = self.precision, self.samples
-        shares = (
-            factor_variance(self.network, m, precision),  # it is the data's alone
-            3.0 * MEAN_SQUARE,
-            MEAN_SQUARE + precision.partial_sums(m),
-            np.clip(precision.underflows(factors.size), 1e-36, 1e30),
-        )
         scale = 1.0 / factors.size if whole else 1.0
-        penalty = 2.0 * self.network.penalty_scale(m) / factors.size
-        unit = factors.size * precision.u
-        shares32 = np.array(shares, np.float32)
-        deviations(variance, gradient, scale, whole, W, penalty, shares32, unit, sigma)
+        penalty = 2.0 * self.network.penalty_scale(self.samples) / factors.size
+        unit = factors.size * self.precision.u
+        deviations(variance, gradient, scale, whole, W, penalty, factors.shares, unit, sigma)
 
     def at(self, indices: NDArray[np.int64]) -> Floats:
         """Return σ of some components.
@@ -166,6 +167,13 @@ class Rounding:
         return np.asarray(sigma[0])
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Let numbers overflow without a warning, and BLAS have one thread."""
+    with np.errstate(all="ignore"), parallel.one_blas_thread():
+        yield
+
+
 def rounding(
     network: Network,
     batch: Batch,
@@ -193,8 +201,8 @@ def rounding(
     that one layer's. σ itself is made block by block.
     """
     arithmetic = Precision.of(precision)
-    with np.errstate(all="ignore"), parallel.one_blas_thread():
-        draws = Draws(batch.size, network.size)
+    with _quietly():
+        draws = Draws(batch.size, network.size, Copies.of(network, batch))
         traces = forward(network, batch, arithmetic, draws, trace)
         layers = backward(network, batch, arithmetic, traces, draws)
     overflowing = tuple(

@@ -16,7 +16,7 @@ from fastcheck.door import lower_precision
 from fastcheck.kernels import rounding as kernels
 from fastcheck.kernels.forward import forward_trace
 from fastcheck.network import Batch, Network
-from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision, repetitions
+from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision
 from fastcheck.rounding.backward_errors import Backward
 from fastcheck.rounding.conditioning import (
     bend,
@@ -79,6 +79,9 @@ class LayerFactors:
         g is deltaᵀ A, and the penalty.
     bias : ndarray, shape (n_l,)
         σ² of b_l.
+    shares : ndarray, shape (4,), float32
+        What rounding g adds to σ² of W_l: shares of the square of the data's part, of the
+        penalty's and of g, and a constant.
     """
 
     size: float
@@ -87,6 +90,7 @@ class LayerFactors:
     delta: Singles
     A: Singles
     bias: Floats
+    shares: Singles
 
 
 def parameters_cast(network: Network, precision: Precision) -> float:
@@ -164,7 +168,7 @@ class _Linear:
         else:
             shares = shares[0], MEAN_SQUARE, cast
         own = np.empty_like(Z)
-        kernels.rounded_sums(Z, b, repetitions(Z, precision), shares, own)
+        kernels.rounded_sums(Z, b, draws.copies.repetitions(Z, precision), shares, own)
         draws.add(errors, own)
         if variance is not None:
             inside += variance
@@ -248,7 +252,8 @@ class _Units:
         if errors is None:
             return None
         tiny = self.precision.underflows(1.0) * underflow_growth(activation, Z)
-        each = MEAN_SQUARE * repetitions(A, self.precision)  # saturated units share a value
+        repeated = self.draws.copies.repetitions(A, self.precision)  # of saturated units
+        each = MEAN_SQUARE * repeated
         return each * errors[0] ** 2 + tiny, each * errors[1] ** 2 + tiny
 
 
@@ -262,7 +267,8 @@ def backward(
         trace = traces[layer - 1]
         fan_out = [*network.sizes, 0][layer + 1]
         state, repeated = _through_units(state, trace, precision, fan_out, draws)
-        factors.append(_factors(network, layer, state, trace, repeated, precision))
+        blocks = _Blocks(network, layer, precision, draws)
+        factors.append(blocks.factors(state, trace, repeated))
         if layer > 1:
             state = _Linear(network, layer, precision, draws).backward(state)
     return factors[::-1]
@@ -277,8 +283,8 @@ def _start(
     stored = MEAN_SQUARE * start.value**2 + precision.underflows(scale)
     if not precision.holds(batch.T):
         stored += MEAN_SQUARE * batch.T**2
-    own = stored * repetitions(start.value, precision, scale)
-    own += start.evaluated * repetitions(start.value + batch.T, precision)
+    own = stored * draws.copies.repetitions(start.value, precision, scale)
+    own += start.evaluated * draws.copies.repetitions(start.value + batch.T, precision)
     errors = draws.add(start.change(last.after_errors, draws.rows), own)
     state = Backward(scale, start.value, start.moved + own, np.zeros((batch.size, 1)), errors)
     return state.normalised()
@@ -300,7 +306,7 @@ def _through_units(
     inexact = np.empty(delta.shape[1])
     kernels.inexact_columns(trace.slope, inexact)
     relative = (1.0 + inexact) * MEAN_SQUARE + precision.partial_sums(fan_out)
-    repeated = repetitions(delta, precision, state.size)
+    repeated = draws.copies.repetitions(delta, precision, state.size)
     least = 2.0 * precision.underflows(state.size)
     kernels.rounded_products(delta, relative, repeated, least, own)
     errors = state.errors * trace.slope[rows] + state.gradient[rows] * trace.slope_errors
@@ -310,39 +316,64 @@ def _through_units(
     return passed.corrected(draws).normalised(), repeated
 
 
-def _factors(
-    network: Network,
-    layer: int,
-    state: Backward,
-    trace: LayerTrace,
-    repeated: Floats,
-    precision: Precision,
-) -> LayerFactors:
-    """Return σ² of a layer's blocks as factors, in a unit that its penalty fits into."""
-    delta, A, spread = state.gradient, trace.A, trace.A_variance
-    m, n = delta.shape
-    first, sums = np.empty_like(delta), np.empty((3, n))
-    kernels.weight_and_bias_variances(
-        delta, state.variance, state.common, precision.products(m), first, sums
-    )
-    pairs = [(first, np.square(A))]
-    if spread is not None:
-        pairs = [(first, pairs[0][1] + spread * precision.u**2), (np.square(delta), spread)]
-    largest = max(float(p.max() * q.max()) for p, q in pairs)
-    unit = float(np.sqrt(largest)) if 0.0 < largest < np.inf else 1.0
-    decay = 2.0 * network.penalty_scale(m)
-    if decay:
-        unit = max(unit, decay * float(np.max(np.abs(network.W(layer)))) / state.size)
-    both = [np.empty((len(pairs) * m, part.shape[1]), np.float32) for part in (delta, A)]
-    for k, (left, right) in enumerate(pairs):
-        rows = slice(k * m, k * m + m)
-        kernels.balance(left, right, (unit, unit), both[0][rows], both[1][rows])
-    singles = np.empty(delta.shape, np.float32), np.empty(A.shape, np.float32)
-    kernels.balance(delta, A, (unit, 1.0), *singles)
-    # A sum over rows is made one row after the other, in the precision itself; equal rows are
-    # rounded to the same side each time.
-    in_a_row = MEAN_SQUARE * m / 6.0 * repeated
-    relative = 2.0 * in_a_row + MEAN_SQUARE + factor_variance(network, m, precision)
-    bias = sums[0] + in_a_row * sums[1] + relative * sums[2] ** 2
-    bias += precision.underflows(state.size)
-    return LayerFactors(state.size * unit, both[0], both[1], *singles, bias / unit / unit)
+@dataclass(frozen=True)
+class _Blocks:
+    """The gradient of one layer's weights and biases: sums over samples."""
+
+    network: Network
+    layer: int
+    precision: Precision
+    draws: Draws
+
+    def factors(self, state: Backward, trace: LayerTrace, repeated: Floats) -> LayerFactors:
+        """Return σ² of both as factors, in a unit that the penalty fits into."""
+        delta, A, spread = state.gradient, trace.A, trace.A_variance
+        copies, u = self.draws.copies.counts, self.precision.u
+        m, n = delta.shape
+        first, sums = np.empty_like(delta), np.empty((3, n))
+        kernels.weight_and_bias_variances(
+            delta, state.variance, state.common, copies, self.precision.products(m), first, sums
+        )
+        pairs = [(first, np.square(A))]
+        if spread is not None:
+            square = np.square(delta) * copies[:, np.newaxis]
+            pairs = [(first, pairs[0][1] + spread * u**2), (square, spread)]
+        unit = self._unit(pairs, state.size)
+        both = [np.empty((len(pairs) * m, part.shape[1]), np.float32) for part in (delta, A)]
+        for k, (left, right) in enumerate(pairs):
+            rows = slice(k * m, k * m + m)
+            kernels.balance(left, right, (unit, unit), both[0][rows], both[1][rows])
+        singles = np.empty(delta.shape, np.float32), np.empty(A.shape, np.float32)
+        kernels.balance(delta, A, (unit, 1.0), *singles)
+        bias = self._bias(sums, repeated, m) + self.precision.underflows(state.size)
+        size = state.size * unit
+        return LayerFactors(
+            size, both[0], both[1], *singles, bias / unit / unit, self._shares(m, size)
+        )
+
+    def _shares(self, m: int, size: float) -> Singles:
+        """Return what rounding g = data + penalty adds to its variance, in units of `size`²."""
+        precision = self.precision
+        of_sum = MEAN_SQUARE + precision.partial_sums(m) * self.draws.copies.average
+        least = np.clip(precision.underflows(size), 1e-36, 1e30)
+        of_data = factor_variance(self.network, m, precision)
+        return np.array([of_data, 3.0 * MEAN_SQUARE, of_sum, least], np.float32)
+
+    def _unit(self, pairs: list[tuple[Floats, Floats]], size: float) -> float:
+        """Return the unit of the factors, in units of `size`."""
+        largest = max(float(p.max() * q.max()) for p, q in pairs)
+        unit = float(np.sqrt(largest)) if 0.0 < largest < np.inf else 1.0
+        decay = 2.0 * self.network.penalty_scale(pairs[0][0].shape[0])
+        if decay:
+            unit = max(unit, decay * float(np.max(np.abs(self.network.W(self.layer)))) / size)
+        return unit
+
+    def _bias(self, sums: Floats, repeated: Floats, m: int) -> Floats:
+        """Return σ² of the biases.
+
+        A sum over rows is made one row after the other, in the precision itself; equal rows are
+        rounded to the same side each time.
+        """
+        in_a_row = MEAN_SQUARE * m / 6.0 * repeated * self.draws.copies.average
+        relative = 2.0 * in_a_row + MEAN_SQUARE + factor_variance(self.network, m, self.precision)
+        return np.asarray(sums[0] + in_a_row * sums[1] + relative * sums[2] ** 2)
