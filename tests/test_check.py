@@ -227,6 +227,22 @@ def test_public_names_are_there_and_documented() -> None:
         _ = fastcheck.gradchek
 
 
+@pytest.mark.parametrize("size", [1.0, 50.0, 255.0])
+def test_a_layer_of_zeros_with_large_inputs_is_not_accused_for_its_curvature(size: float) -> None:
+    # softsign bends at 0 from both sides: at W = 0 the central difference is off by ε·|a|.
+    X, T = size * np.array([[1.0], [0.3]]), np.array([[1.0], [0.5]])
+    W = [np.zeros((1, 1)), np.array([[1.5]])]
+    network = Network.from_arrays(
+        W, [np.zeros(1), np.zeros(1)], activations="softsign", loss="squared_error"
+    )
+    dZ2 = -T / 2
+    dZ1 = 1.5 * dZ2
+    right = {"dW1": dZ1.T @ X, "db1": dZ1.sum(0), "dW2": np.zeros((1, 1)), "db2": dZ2.sum(0)}
+    assert gradcheck(network, X, T, right).status == "agree"
+    wrong = right | {"dW1": 1.001 * right["dW1"]}
+    assert gradcheck(network, X, T, wrong).status == "wrong"
+
+
 def test_a_gradient_of_zeros_at_a_kink_is_right() -> None:
     one = [[1.0]]
     network = Network.from_arrays([one, one], [[0.0], [0.0]], loss="squared_error")

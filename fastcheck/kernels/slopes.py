@@ -16,6 +16,9 @@ __all__ = ["layer_slopes"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+# A slope to one side changes by O(δ): on a kink it is taken at this share of the step.
+ONE_SIDED = 1e-6
+
 
 @part_kernel
 def _piece_slopes(which: int, p: float, kinks: Floats, custom: Any) -> Floats:
@@ -69,8 +72,7 @@ def _curved(
         room = np.inf
         for kink in kinks:
             room = min(room, abs(z - kink))
-        if room > 0.0:
-            step = min(step, 0.5 * room)
+        step = min(step, 0.5 * room) if room > 0.0 else ONE_SIDED * step
         both[0], both[1] = -step, step
         change(net.activations[l], net.parameters[l], z, both, custom)
         if room > 0.0:
