@@ -39,7 +39,7 @@ KEPT = 10  # findings of each status that a block remembers
 # What is made of a piece stays in the cache.
 PIECE = 131072
 # Fewer components are compared in NumPy.
-SMALL = 4096
+SMALL = 16_384
 # Sums of squares between these have neither lost small terms nor overflowed.
 SAFE_SUMS = (1e-250, 1e250)
 

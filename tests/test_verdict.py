@@ -88,7 +88,7 @@ def test_counts_norms_and_statuses_are_those_of_a_plain_loop(seed: int, sampled:
 
 @pytest.mark.parametrize("many", [False, True])
 def test_the_kernel_and_numpy_compare_alike(many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    order = ThetaLayout.from_sizes([90, 70, 3], [True, True])
+    order = ThetaLayout.from_sizes([200, 150, 3], [True, True])
     rng = np.random.default_rng(4)
     a = vector(5, order.size)
     g = a * (1 + 10.0 ** rng.uniform(-12, -5, a.size) * rng.choice([-1, 1], a.size))
