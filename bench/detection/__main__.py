@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bench.detection import nasty
 from bench.detection.cases import Case, hand_made_cases, pairs, planted_cases, right_cases
 from bench.detection.checkers import CANNOT_TELL, RIGHT, WRONG, Checker, checkers
 from bench.detection.naming import Naming
@@ -128,7 +129,15 @@ def main() -> int:
     parser.add_argument("--cap", type=float, help="seconds for each checker (600; quick: 10)")
     parser.add_argument("--only", default="", help="checkers whose name holds this")
     parser.add_argument("--failures", action="store_true", help="list our wrong verdicts")
+    parser.add_argument("--nasty", type=int, help="right gradients of so many nasty networks")
+    parser.add_argument("--seed", type=int, default=0, help="of the nasty networks")
+    parser.add_argument("--family", default="", help="nasty families whose name holds this")
+    parser.add_argument("--case", default="", help="show one nasty network, FAMILY:SEED")
     given = parser.parse_args()
+    if given.case:
+        return nasty.show(given.case)
+    if given.nasty:
+        return nasty.run(given.nasty, given.seed, given.family)
     cap = given.cap or (10.0 if given.quick else 600.0)
     cases = _cases(given.quick, given.right or (60 if given.quick else 1000))
     chosen = [c for c in checkers() if given.only in c.name]

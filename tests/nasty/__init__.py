@@ -1,0 +1,1 @@
+"""Nasty networks with right and wrong gradients; nothing here imports fastcheck."""
