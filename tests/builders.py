@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck import Network
+from fastcheck.network import Batch
 from tests import oracle
 from tests.networks import Drawn
 
@@ -38,6 +39,12 @@ def batch_of(drawn: Drawn, layout: str = "rows") -> tuple[Any, Any]:
     if layout == "course":
         return drawn.inputs.T, drawn.targets.T
     return drawn.inputs, drawn.targets
+
+
+def as_network(drawn: Drawn, **options: Any) -> tuple[Network, Batch]:
+    """Return the network and its batch as the methods take them, in rows."""
+    network = network_of(drawn, **options)
+    return network, network.batch(drawn.inputs, drawn.targets)
 
 
 def gradients_of(drawn: Drawn, layout: str = "rows") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fastcheck.network import Batch, Network
 from fastcheck.rounding import Rounding, rounding
 from fastcheck.tolerances import ROUNDING_FACTOR, BlockErrors, block_rounding, worst_of
 from tests import oracle
+from tests.builders import as_network
 from tests.networks import ACTIVATIONS, LOSSES, Drawn, random_targets
 
 WIDTHS = (1, 3, 8, 24, 64, 150)
@@ -137,22 +138,15 @@ def trained(drawn: Drawn, steps: int = 30) -> Drawn:
 
 def network_of(drawn: Drawn, precision: str) -> tuple[Network, Batch]:
     """Return fastcheck's network and batch, its parameters known to be of a precision."""
-
-    def wide(a: Any) -> Any:
-        return None if a is None else np.asarray(a, np.float64)
-
-    network = Network.from_arrays(
-        [wide(w) for w in drawn.weights],
-        [wide(b) for b in drawn.biases],
-        activations=drawn.activations,
-        loss=drawn.loss,
-        l2=drawn.l2,
-        penalty=drawn.penalty,
-        reduction=drawn.reduction,
-        dropout_masks=None if drawn.masks is None else [wide(k) for k in drawn.masks],
+    masks = drawn.masks
+    wide = replace(
+        drawn,
+        weights=[np.asarray(w, np.float64) for w in drawn.weights],
+        biases=[None if b is None else np.asarray(b, np.float64) for b in drawn.biases],
+        masks=masks and [None if k is None else np.asarray(k, np.float64) for k in masks],
     )
-    network = replace(network, precision=precision)
-    return network, network.batch(drawn.inputs, drawn.targets)
+    network, batch = as_network(wide)
+    return replace(network, precision=precision), batch
 
 
 def numpy_gradient(drawn: Drawn, dtype: Any) -> Any:

@@ -1,7 +1,5 @@
 """The reference backward pass is right: held against the oracle's and against closed forms."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,26 +8,13 @@ from fastcheck.backprop import backward_pass, gradients
 from fastcheck.errors import InputError
 from fastcheck.network import Network
 from tests import networks, oracle
+from tests.builders import network_of
 from tests.networks import Drawn
-
-
-def network(drawn: Drawn, **options: Any) -> Network:
-    return Network.from_arrays(
-        drawn.weights,
-        drawn.biases,
-        activations=drawn.activations,
-        loss=drawn.loss,
-        l2=drawn.l2,
-        penalty=drawn.penalty,
-        reduction=drawn.reduction,
-        dropout_masks=drawn.masks,
-        **options,
-    )
 
 
 @given(networks.problems())
 def test_the_gradient_is_the_oracles(drawn: Drawn) -> None:
-    net = network(drawn)
+    net = network_of(drawn)
     found = gradients(net, net.batch(drawn.inputs, drawn.targets))
     expected = oracle.pack(*oracle.backprop(*drawn.arrays, **drawn.conventions))
     assert oracle.relative_difference(found, expected) < 1e-12
@@ -37,7 +22,7 @@ def test_the_gradient_is_the_oracles(drawn: Drawn) -> None:
 
 @given(networks.problems(activations="tanh", loss="squared_error"))
 def test_the_gradient_is_that_of_the_oracles_cost(drawn: Drawn) -> None:
-    net = network(drawn)
+    net = network_of(drawn)
     J = oracle.cost_of_theta(*drawn.arrays, **drawn.conventions)
     differences = oracle.central_differences(J, net.theta, 1e-5)
     found = gradients(net, net.batch(drawn.inputs, drawn.targets))

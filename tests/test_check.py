@@ -10,22 +10,9 @@ from fastcheck import Network, Report, gradcheck, numerical_gradient
 from fastcheck.errors import InputError
 from fastcheck.methods.table import METHODS
 from tests import networks, oracle
-from tests.networks import Drawn
+from tests.builders import network_of
 
 EVERY_METHOD = pytest.mark.parametrize("method", METHODS)
-
-
-def network_of(drawn: Drawn) -> Network:
-    return Network.from_arrays(
-        drawn.weights,
-        drawn.biases,
-        activations=drawn.activations,
-        loss=drawn.loss,
-        l2=drawn.l2,
-        penalty=drawn.penalty,
-        reduction=drawn.reduction,
-        dropout_masks=drawn.masks,
-    )
 
 
 def backward(network: Network, inputs: Any, targets: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fastcheck.cost import compare_cost, cost_parts
 from fastcheck.errors import InputError
 from fastcheck.network import Batch, Network
 from tests import networks, oracle
+from tests.builders import network_of
 
 M = 6
 
@@ -25,16 +26,7 @@ def problem(l2: float = 0.7, **options: Any) -> tuple[Network, Batch]:
 @pytest.mark.parametrize("seed", range(8))
 def test_the_parts_are_the_oracles(seed: int) -> None:
     drawn = networks.random_problem(np.random.default_rng(seed))
-    net = Network.from_arrays(
-        drawn.weights,
-        drawn.biases,
-        activations=drawn.activations,
-        loss=drawn.loss,
-        l2=drawn.l2,
-        penalty=drawn.penalty,
-        reduction=drawn.reduction,
-        dropout_masks=drawn.masks,
-    )
+    net = network_of(drawn)
     parts = cost_parts(net, net.batch(drawn.inputs, drawn.targets))
     J = oracle.cost(*drawn.arrays, **drawn.conventions)
     data = oracle.cost(*drawn.arrays, **{**drawn.conventions, "l2": 0.0})

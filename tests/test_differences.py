@@ -23,8 +23,8 @@ from fastcheck.kernels.activations import ACTIVATIONS
 from fastcheck.kernels.losses import LOSSES
 from fastcheck.methods.probes import trace_of
 from tests import networks, oracle_mpmath
+from tests.builders import as_network
 from tests.networks import Drawn
-from tests.unit_cases import as_network
 
 LOGITS = (
     0.0, 1e-300, 1e-12, 1e-3, 0.1, 0.5, 0.999999, 1.0, 1.0000001, 1.2, 2.0, 3.0, 5.0, 5.999999,

@@ -18,10 +18,11 @@ from fastcheck.errors import InputError
 from fastcheck.kernels import products
 from fastcheck.kernels.compiling import array_kernel
 from fastcheck.methods.textbook import PreparedTextbook, chunk_size_for, prepare, worker_bytes
-from fastcheck.network import Batch, Network
+from fastcheck.network import Network
 from fastcheck.parallel import run
 from fastcheck.settings import Settings
 from tests import oracle
+from tests.builders import as_network
 from tests.networks import Drawn, problems, random_problem
 
 PREPARED = dict[str, Any]
@@ -38,20 +39,6 @@ def repeated(drawn: Drawn, m: int) -> Drawn:
     return dataclasses.replace(
         drawn, inputs=drawn.inputs[rows] * scale, targets=drawn.targets[rows], masks=masks
     )
-
-
-def as_network(drawn: Drawn) -> tuple[Network, Batch]:
-    network = Network.from_arrays(
-        drawn.weights,
-        drawn.biases,
-        activations=drawn.activations,
-        loss=drawn.loss,
-        l2=drawn.l2,
-        penalty=drawn.penalty,
-        reduction=drawn.reduction,
-        dropout_masks=drawn.masks,
-    )
-    return network, network.batch(drawn.inputs, drawn.targets)
 
 
 def prepared(drawn: Drawn, indices: Any = None, **options: Any) -> PreparedTextbook:

@@ -22,9 +22,10 @@ from fastcheck import backprop
 from fastcheck.network import Network
 from fastcheck.settings import Settings
 from tests import networks, oracle, oracle_mpmath
+from tests.builders import as_network
 from tests.networks import Drawn, problems, random_problem
 from tests.oracle import Named
-from tests.unit_cases import as_network, blocks, exact, prepared, unit, worst_block
+from tests.unit_cases import blocks, exact, prepared, unit, worst_block
 
 EXACT = 1e-12
 EPSILONS = [10.0**-k for k in range(2, 13)]

@@ -10,28 +10,13 @@ import numpy as np
 
 from fastcheck.approximation import Approximation
 from fastcheck.methods.unit import UnitMethod, prepare
-from fastcheck.network import Batch, Network
 from fastcheck.parallel import run
 from fastcheck.settings import Settings
 from tests import oracle_mpmath
+from tests.builders import as_network
 from tests.networks import Drawn
 
 Floats = Any
-
-
-def as_network(drawn: Drawn) -> tuple[Network, Batch]:
-    """Return a drawn problem as fastcheck takes it."""
-    network = Network.from_arrays(
-        drawn.weights,
-        drawn.biases,
-        activations=drawn.activations,
-        loss=drawn.loss,
-        l2=drawn.l2,
-        penalty=drawn.penalty,
-        reduction=drawn.reduction,
-        dropout_masks=drawn.masks,
-    )
-    return network, network.batch(drawn.inputs, drawn.targets)
 
 
 def prepared(drawn: Drawn, indices: Sequence[int] | None = None, **options: Any) -> UnitMethod:
