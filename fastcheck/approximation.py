@@ -47,7 +47,7 @@ class Approximation:
     indices : ndarray of int64, increasing, or None
         Which components of θ; None for all N in their order.
     values : ndarray, shape (n,), float64
-        Central differences. NaN where an interrupted run did not come.
+        D(ε), the central differences. NaN where an interrupted run did not come.
     noise : float or ndarray (n,)
         Standard deviation of the method's own error, absolute: about 1e-16·|J|/ε for the textbook.
     kinks : Kinks
@@ -61,6 +61,11 @@ class Approximation:
         What the literal re-evaluation of a few components gave, in a sentence ("" where none ran).
     trace : tuple of ndarray or None
         Z and A of the forward pass at θ, where the method has made one; see `rounding.rounding`.
+    derivative : ndarray, shape (n,), float64, or None
+        g*: D(ε) with its measured truncation taken out, which a gradient is held to; None where
+        that is `values`.
+    uncertainty : float or ndarray (n,)
+        τ: how far g* may still be from the derivative, absolute.
     """
 
     method: str
@@ -74,3 +79,10 @@ class Approximation:
     notes: tuple[str, ...] = ()
     self_check: str = ""
     trace: tuple[Floats, Floats] | None = None
+    derivative: Floats | None = None
+    uncertainty: float | Floats = 0.0
+
+    @property
+    def target(self) -> Floats:
+        """What a gradient is held to: g*, or D(ε) where no truncation was taken out."""
+        return self.values if self.derivative is None else self.derivative

@@ -319,6 +319,7 @@ def _method_facts(approximation: Approximation, settings: Settings, size: int) -
         noise=float(np.max(approximation.noise, initial=0.0)),
         curvature=approximation.curvature,
         self_check=approximation.self_check,
+        uncertainty=float(np.max(approximation.uncertainty, initial=0.0)),
     )
 
 

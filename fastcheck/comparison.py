@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,13 @@ from fastcheck.approximation import Approximation, Kinks
 
 __all__ = [
     "STATUSES",
+    "Blur",
     "Deviations",
     "Evidence",
     "Finding",
     "Lineup",
     "Rules",
+    "Ruling",
     "Tally",
     "line_up",
     "norm",
@@ -32,6 +34,10 @@ __all__ = [
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+# The norms of a `Tally`.
+NORMS = (
+    "error", "literal_error", "gradient", "approximation", "rounding", "noise", "uncertainty",
+)  # fmt: skip
 STATUSES = ("agree", "kink", "cannot tell", "wrong")  # from good to bad
 AGREE, KINK, CANNOT_TELL, WRONG = range(4)
 KEPT = 10  # findings of each status that a block remembers
@@ -61,15 +67,89 @@ def norm(values: Floats) -> float:
     return largest * math.sqrt(float(np.dot(scaled, scaled)))
 
 
-class Rules(NamedTuple):
-    """When a component agrees: |g − g_approx| ≤ tol·(|g| + |g_approx|) + rounding·σ.
+class Blur(NamedTuple):
+    """What stands between a gradient and the derivative: floats, or arrays of a component each.
 
-    Where it does not, `noise` times the method's own error tells `cannot tell` from `wrong`.
+    Attributes
+    ----------
+    sigma : float or ndarray
+        σ of the gradient's own rounding; infinite or NaN where its model has overflowed.
+    noise : float or ndarray
+        Standard deviation of the difference's own error.
+    uncertainty : float or ndarray
+        τ: what is left uncertain of the truncation.
+    """
+
+    sigma: float | Floats
+    noise: float | Floats = 0.0
+    uncertainty: float | Floats = 0.0
+
+    @property
+    def of_the_difference(self) -> bool:
+        """Whether the difference itself can hide something."""
+        return bool(np.any(self.noise) or np.any(self.uncertainty))
+
+
+class Ruling(NamedTuple):
+    """The rule applied: arrays of a component each.
+
+    Attributes
+    ----------
+    error : ndarray
+        |g − g*|.
+    allowed, limit : ndarray
+        Up to which it agrees, and from which on it is wrong.
+    severity : ndarray, uint8
+        An index of `STATUSES`; kinks come later.
+    """
+
+    error: Floats
+    allowed: Floats
+    limit: Floats
+    severity: NDArray[np.uint8]
+
+
+class Rules(NamedTuple):
+    """The one rule of what agrees; g* is the central difference with its truncation taken out.
+
+    What is asked for is |g − g*| ≤ tol·(|g| + |g*|) + rounding·σ. What that exceeds by τ is
+    allowed, and it is wrong only beyond `noise` times the difference's own error on top. Where
+    τ or that error is larger than what is asked for, nobody can tell.
     """
 
     tol: float
     rounding: float
     noise: float
+
+    def asked(self, gradient: Floats, target: Floats, sigma: float | Floats) -> Floats:
+        """Return tol·(|g| + |g*|) + K·σ; tol first, so that the sum can't overflow."""
+        asked = self.tol * np.abs(gradient) + self.tol * np.abs(target)
+        return np.asarray(asked + self.rounding * np.asarray(sigma))
+
+    def severity(
+        self, error: Any, asked: Any, noise: Any, uncertainty: Any, blind: Any = 0.0
+    ) -> NDArray[np.uint8]:
+        """Return `AGREE`, `CANNOT_TELL` or `WRONG`; of components, or of norms.
+
+        `blind` is infinite where nothing is known of σ: there nothing is wrong.
+        """
+        allowed = asked + uncertainty
+        hidden = np.maximum(noise, uncertainty) > asked
+        found = np.where((error > allowed) | hidden, CANNOT_TELL, AGREE)
+        found = np.where(error > allowed + self.noise * noise + blind, WRONG, found)
+        return np.asarray(found, dtype=np.uint8)
+
+    def apply(self, gradient: Floats, target: Floats, blur: Blur) -> Ruling:
+        """Hold components to the rule."""
+        with quiet():
+            error = np.abs(gradient - target)
+            sigma = np.asarray(blur.sigma)
+            known = np.isfinite(sigma)
+            blind = np.where(known, 0.0, np.inf)
+            asked = self.asked(gradient, target, np.where(known, sigma, 0.0))
+            severity = self.severity(error, asked, blur.noise, blur.uncertainty, blind)
+            allowed = asked + blur.uncertainty
+            return Ruling(error, allowed, allowed + self.noise * blur.noise + blind, severity)
 
 
 class Deviations(Protocol):
@@ -96,11 +176,13 @@ class Evidence:
     Attributes
     ----------
     gradient, values : ndarray, shape (n,), float64, finite
-        The given gradient and the approximation at the checked components.
+        The given gradient and the central differences at the checked components.
+    target : ndarray, shape (n,), float64, finite
+        g*, which the gradient is held to: often `values` itself.
     rounding : float, ndarray (n,) or Deviations
         σ of the gradient's own rounding, absolute; `Deviations` where all N components are there.
-    noise : float or ndarray (n,)
-        Standard deviation of the method's own error, absolute.
+    noise, uncertainty : float or ndarray (n,)
+        Standard deviation of the method's own error, and τ; absolute.
     kinks : Kinks
         Positions in these arrays.
     loop_factor : float or None
@@ -109,8 +191,10 @@ class Evidence:
 
     gradient: Floats
     values: Floats
+    target: Floats
     rounding: float | Floats | Deviations
     noise: float | Floats
+    uncertainty: float | Floats
     kinks: Kinks
     loop_factor: float | None = None
 
@@ -129,6 +213,15 @@ class Evidence:
         high = np.maximum(self.kinks.high[which], approximation)
         return np.clip(self.gradient[at], low, high)
 
+    def accepted(self, piece: slice) -> Floats:
+        """Return what each component is held to: g*, at kinks the nearest of their interval."""
+        kinks = self.kinks_within(piece.start, piece.stop)
+        if kinks.start == kinks.stop:
+            return self.target[piece]
+        accepted = self.target[piece].copy()
+        accepted[self.kinks.positions[kinks] - piece.start] = self.nearest(kinks)
+        return accepted
+
     def rounding_at(self, positions: slice | Integers) -> float | Floats:
         """Return σ at some positions."""
         if isinstance(self.rounding, (float, int, np.ndarray)):
@@ -137,9 +230,10 @@ class Evidence:
             return self.rounding.between(positions.start, positions.stop)
         return self.rounding.at(positions)
 
-    def noise_at(self, positions: slice | Integers) -> float | Floats:
-        """Return the method's own error at some positions."""
-        return _at(self.noise, positions)
+    def blur_at(self, positions: slice | Integers) -> Blur:
+        """Return what blurs the components at some positions."""
+        noise, uncertainty = _at(self.noise, positions), _at(self.uncertainty, positions)
+        return Blur(self.rounding_at(positions), noise, uncertainty)
 
 
 def _at(values: float | Floats, positions: slice | Integers) -> float | Floats:
@@ -147,7 +241,7 @@ def _at(values: float | Floats, positions: slice | Integers) -> float | Floats:
 
 
 class Finding(NamedTuple):
-    """A component worth showing: how bad (an index of `STATUSES`), |g − g_approx|, and where."""
+    """A component worth showing: how bad (an index of `STATUSES`), |g − g*|, and where."""
 
     severity: int
     error: float
@@ -160,12 +254,14 @@ class Tally:
 
     checked: int = 0
     error: float = 0.0
-    literal_error: float = 0.0  # kinks held to the central difference itself, not to their interval
+    literal_error: float = 0.0  # from the central differences themselves, at kinks too
     gradient: float = 0.0
     approximation: float = 0.0
     rounding: float = 0.0
     rounding_peak: float = 0.0
     noise: float = 0.0
+    uncertainty: float = 0.0
+    blind: float = 0.0  # infinite where σ is not known
     wrong: int = 0
     cannot_tell: int = 0
     kinks: int = 0
@@ -177,9 +273,10 @@ class Tally:
         parts = list(parts)
         result = cls(
             rounding_peak=max((p.rounding_peak for p in parts), default=0.0),
+            blind=max((p.blind for p in parts), default=0.0),
             findings=_worst(f for p in parts for f in p.findings),
         )
-        for name in ("error", "literal_error", "gradient", "approximation", "rounding", "noise"):
+        for name in NORMS:
             setattr(result, name, math.hypot(*(getattr(p, name) for p in parts)))
         for name in ("checked", "wrong", "cannot_tell", "kinks"):
             setattr(result, name, sum(getattr(p, name) for p in parts))
@@ -225,10 +322,8 @@ def tally(evidence: Evidence, part: slice, rules: Rules, *, patient: bool = True
             pieces.append(_piece(evidence, piece, rules, result, patient=patient))
             if not patient and result.wrong:
                 break
-        if isinstance(evidence.noise, np.ndarray):
-            result.noise += norm(evidence.noise[part])
-        else:
-            result.noise += evidence.noise * math.sqrt(result.checked)
+        result.noise = _norm_of(evidence.noise, part)
+        result.uncertainty = _norm_of(evidence.uncertainty, part)
     if pieces:
         sums = [math.hypot(*column) for column in zip(*pieces, strict=True)]
         result.error, result.literal_error, result.gradient, result.approximation = sums[:4]
@@ -236,23 +331,23 @@ def tally(evidence: Evidence, part: slice, rules: Rules, *, patient: bool = True
     return result
 
 
+def _norm_of(values: float | Floats, part: slice) -> float:
+    """Return the norm of a part of what each component has, or all have alike."""
+    if isinstance(values, np.ndarray):
+        return norm(values[part])
+    return values * math.sqrt(part.stop - part.start)
+
+
 def _piece(
     evidence: Evidence, piece: slice, rules: Rules, result: Tally, *, patient: bool
 ) -> tuple[float, float, float, float, float]:
     """Compare a piece; return the norms of error, literal error, gradient, approximation and σ."""
-    gradient = evidence.gradient[piece]
-    approximation = values = evidence.values[piece]
-    kinks = evidence.kinks_within(piece.start, piece.stop)
-    if kinks.start < kinks.stop:
-        approximation = values.copy()
-        approximation[evidence.kinks.positions[kinks] - piece.start] = evidence.nearest(kinks)
-    sigma = evidence.rounding_at(piece)
-    spread = sigma if isinstance(sigma, np.ndarray) else np.array([sigma])
-    blind = np.zeros(0)
+    gradient, approximation = evidence.gradient[piece], evidence.accepted(piece)
+    blur = evidence.blur_at(piece)
+    spread = blur.sigma if isinstance(blur.sigma, np.ndarray) else np.array([blur.sigma])
     if not math.isfinite(spread.max()):  # the model has overflowed: it can't tell
-        blind = np.where(np.isfinite(spread), 0.0, np.inf)
-        spread = np.where(blind > 0.0, 0.0, spread)
-        result.noise = math.inf
+        spread = np.where(np.isfinite(spread), spread, 0.0)
+        result.blind = math.inf
     result.rounding_peak = max(result.rounding_peak, float(spread.max()))
 
     over, worst, sums = _compare(gradient, approximation, spread, rules)
@@ -262,19 +357,18 @@ def _piece(
     rounding = norm(spread) * alike if alike > 1.0 else _root(sums[3], lambda: spread)
 
     trouble = np.zeros(0, np.int64)
-    if over and not patient:
-        result.wrong = gradient.size
-    elif over:
-        errors = np.abs(gradient - approximation)
-        allowed = _allowed(gradient, approximation, spread, rules)
-        trouble = np.flatnonzero(errors > allowed)
-        noise = evidence.noise_at(piece.start + trouble) + (blind[trouble] if blind.size else 0.0)
-        forgiven = allowed[trouble] + rules.noise * noise
-        _trouble(piece.start + trouble, errors[trouble], forgiven, result)
+    if over or blur.of_the_difference:
+        ruling = rules.apply(gradient, approximation, blur)
+        trouble = np.flatnonzero(ruling.severity)
+        if patient:
+            _trouble(ruling, trouble, piece.start, result)
+        elif trouble.size:
+            result.wrong = gradient.size
     _largest(abs(float(gradient[worst] - approximation[worst])), piece.start + worst, result)
     literal = error
-    if kinks.start < kinks.stop:
-        literal = norm(gradient - values)
+    kinks = evidence.kinks_within(piece.start, piece.stop)
+    if kinks.start < kinks.stop or evidence.target is not evidence.values:
+        literal = norm(gradient - evidence.values[piece])
         _accepted_kinks(evidence, kinks, piece.start + trouble, result)
     return error, literal, *sizes, rounding
 
@@ -291,7 +385,7 @@ def _compare(
         error = gradient - approximation
         sums = np.array([np.dot(part, part) for part in (error, gradient, approximation, sigma)])
         np.abs(error, out=error)
-        over = error > _allowed(gradient, approximation, sigma, rules)
+        over = error > rules.asked(gradient, approximation, sigma)
         return int(np.count_nonzero(over)), int(error.argmax()), sums
     from fastcheck.kernels.comparison import compare
 
@@ -299,27 +393,17 @@ def _compare(
     return *compare(gradient, approximation, sigma, (rules.tol, rules.rounding), sums), sums
 
 
-def _allowed(gradient: Floats, approximation: Floats, sigma: Floats, rules: Rules) -> Floats:
-    """Return tol·(|g| + |g_approx|) + K·σ; tol first, so that the sum can't overflow."""
-    allowed = rules.tol * np.abs(gradient) + rules.tol * np.abs(approximation)
-    return np.asarray(allowed + rules.rounding * sigma)
-
-
 def _root(squares: float, values: Callable[[], Floats]) -> float:
     """Return √squares, or ‖values‖₂ where the squares' sum overflowed or lost small terms."""
     return math.sqrt(squares) if SAFE_SUMS[0] < squares < SAFE_SUMS[1] else norm(values())
 
 
-def _trouble(positions: Integers, errors: Floats, forgiven: Floats, result: Tally) -> None:
-    """Tell `wrong` from `cannot tell` among components that do not agree.
-
-    `forgiven` is what the method's own error explains, with what is allowed.
-    """
-    within_noise = errors <= forgiven
-    result.cannot_tell += int(np.count_nonzero(within_noise))
-    result.wrong += int(np.count_nonzero(~within_noise))
-    result.keep(CANNOT_TELL, errors[within_noise], positions[within_noise])
-    result.keep(WRONG, errors[~within_noise], positions[~within_noise])
+def _trouble(ruling: Ruling, trouble: Integers, start: int, result: Tally) -> None:
+    """Count the components that do not agree, and remember the worst."""
+    for status, name in ((CANNOT_TELL, "cannot_tell"), (WRONG, "wrong")):
+        found = trouble[ruling.severity[trouble] == status]
+        setattr(result, name, getattr(result, name) + found.size)
+        result.keep(status, ruling.error[found], start + found)
 
 
 def _largest(error: float, position: int, result: Tally) -> None:
@@ -394,11 +478,19 @@ def line_up(
             sigma = sigma if sigma.size == indices.size else sigma[indices]
         elif not isinstance(sigma, (float, int)):
             sigma = sigma.at(indices)
-    noise, kinks = approximation.noise, approximation.kinks
-    evidence = Evidence(gradient, values, sigma, noise, kinks, loop_factor)
-    if approximation.complete and math.isfinite(norm(values)):
+    evidence = Evidence(
+        gradient=gradient,
+        values=values,
+        target=approximation.target,
+        rounding=sigma,
+        noise=approximation.noise,
+        uncertainty=approximation.uncertainty,
+        kinks=approximation.kinks,
+        loop_factor=loop_factor,
+    )
+    if approximation.complete and math.isfinite(norm(values) + norm(evidence.target)):
         return Lineup(evidence, indices, np.zeros(0, np.int64))
-    finite = np.isfinite(values)
+    finite = np.isfinite(values) & np.isfinite(evidence.target)
     if indices is None:
         indices = np.arange(size)
     # In an interrupted run NaN is what was not reached, in a complete one it is what J gave.
@@ -411,11 +503,18 @@ def _subset(evidence: Evidence, keep: Integers) -> Evidence:
     """Return the evidence at increasing positions."""
     kinks = evidence.kinks
     kept = np.isin(kinks.positions, keep)
+    blur = evidence.blur_at(keep)
+    values = evidence.values[keep]
+    apart = evidence.target is not evidence.values
     return Evidence(
-        evidence.gradient[keep],
-        evidence.values[keep],
-        evidence.rounding_at(keep),
-        evidence.noise_at(keep),
-        Kinks(np.searchsorted(keep, kinks.positions[kept]), kinks.low[kept], kinks.high[kept]),
-        evidence.loop_factor,
+        gradient=evidence.gradient[keep],
+        values=values,
+        target=evidence.target[keep] if apart else values,
+        rounding=blur.sigma,
+        noise=blur.noise,
+        uncertainty=blur.uncertainty,
+        kinks=Kinks(
+            np.searchsorted(keep, kinks.positions[kept]), kinks.low[kept], kinks.high[kept]
+        ),
+        loop_factor=evidence.loop_factor,
     )

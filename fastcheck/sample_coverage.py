@@ -273,8 +273,7 @@ def estimated_difference(
         strata = _strata(order, indices, whole_units)
         if strata is None:
             return None
-        values = evidence.values.copy()
-        values[evidence.kinks.positions] = evidence.nearest(slice(None))
+        values = evidence.accepted(slice(0, evidence.values.size))
         scale = max(norm(gradient), norm(values))
         if scale == 0.0 or not math.isfinite(scale):
             return Estimate(0.0, 0.0, 0.0) if scale == 0.0 else None

@@ -100,11 +100,13 @@ class ComponentVerdict:
     gradient, approximation : float
         The given value, and the central difference.
     tolerance : float
-        The `|g − g_approx|` up to which it agrees.
+        The `|g − g*|` up to which it agrees.
     status : str
         One of `STATUSES`.
     low, high : float or None
         At a kink: the interval between the one-sided slopes.
+    derivative : float or None
+        g*, the central difference with its measured truncation taken out, where that differs.
     """
 
     name: str
@@ -116,19 +118,25 @@ class ComponentVerdict:
     status: str
     low: float | None = None
     high: float | None = None
+    derivative: float | None = None
+
+    @property
+    def target(self) -> float:
+        """What the gradient is held to: g*."""
+        return self.approximation if self.derivative is None else self.derivative
 
     @property
     def ratio(self) -> float:
-        """g / g_approx; NaN for 0/0."""
-        if self.approximation == 0.0:
+        """g / g*; NaN for 0/0."""
+        if self.target == 0.0:
             return math.nan if self.gradient == 0.0 else math.copysign(math.inf, self.gradient)
-        return self.gradient / self.approximation
+        return self.gradient / self.target
 
     @property
     def difference(self) -> float:
-        """`|g − g_approx| / (|g| + |g_approx|)`, 0 when both are zero."""
-        error = abs(self.gradient - self.approximation)
-        return _ratio(error, abs(self.gradient), abs(self.approximation))
+        """`|g − g*| / (|g| + |g*|)`, 0 when both are zero."""
+        error = abs(self.gradient - self.target)
+        return _ratio(error, abs(self.gradient), abs(self.target))
 
 
 @dataclass(frozen=True)
@@ -147,14 +155,16 @@ class BlockVerdict:
     size, checked : int
         Components there are, and components compared.
     difference : float
-        ‖g − g_approx‖ / (‖g‖ + ‖g_approx‖), a kink counting with its distance to its interval.
+        ‖g − g*‖ / (‖g‖ + ‖g*‖), a kink counting with its distance to its interval.
     literal_difference : float
-        The same with a kink held to the central difference itself.
+        The same from the central differences themselves, at kinks too.
     gradient_norm, approximation_norm, error_norm : float
     tolerance : float
-        The ‖g − g_approx‖ up to which the block agrees: tol and rounding.
+        The ‖g − g*‖ up to which the block agrees: tol, rounding and what is left of truncation.
     noise : float
         ‖method's own error‖.
+    uncertainty : float
+        ‖τ‖, what is left uncertain of the truncation.
     status : str
         `agree`, `cannot tell` or `wrong`, by the norm alone.
     grade : str
@@ -185,6 +195,7 @@ class BlockVerdict:
     cannot_tell: int
     kinks: int
     worst: ComponentVerdict | None = None
+    uncertainty: float = 0.0
 
     @property
     def verdict(self) -> str:
@@ -298,8 +309,19 @@ def _stop(block: NamedBlock) -> int:
 
 
 def _untroubled(result: Tally, rules: Rules) -> bool:
-    allowed = rules.tol * result.gradient + rules.tol * result.approximation
-    return result.wrong == result.cannot_tell == 0 and result.error <= allowed
+    return result.wrong == result.cannot_tell == 0 and _status(result, rules, 0.0) == AGREE
+
+
+def _asked(result: Tally, rules: Rules, rounding: float) -> float:
+    """Return what is asked of a block: tol, and the ‖error‖ that rounding explains."""
+    return rules.tol * result.gradient + rules.tol * result.approximation + rounding
+
+
+def _status(result: Tally, rules: Rules, rounding: float) -> int:
+    """Hold a block to the rule of components, by its norms."""
+    asked = _asked(result, rules, rounding)
+    found = rules.severity(result.error, asked, result.noise, result.uncertainty, result.blind)
+    return int(found)
 
 
 def _judgement(
@@ -362,13 +384,7 @@ def _block(
     worst: ComponentVerdict | None,
 ) -> BlockVerdict:
     """Judge a block by its norms; `rounding` is the ‖error‖ that rounding explains."""
-    tolerance = rules.tol * result.gradient + rules.tol * result.approximation + rounding
-    if result.error <= tolerance:
-        status = "agree"
-    elif result.error <= tolerance + rules.noise * result.noise:
-        status = "cannot tell"
-    else:
-        status = "wrong"
+    status = STATUSES[_status(result, rules, rounding)]
     if broken:
         status = worst_status(status, "cannot tell")
     difference = _ratio(result.error, result.gradient, result.approximation)
@@ -380,8 +396,9 @@ def _block(
         gradient_norm=result.gradient,
         approximation_norm=result.approximation,
         error_norm=result.error,
-        tolerance=tolerance,
-        noise=result.noise,
+        tolerance=_asked(result, rules, rounding) + result.uncertainty,
+        noise=result.noise + result.blind,
+        uncertainty=result.uncertainty,
         status=status,
         grade=grade(difference, status),
         wrong=result.wrong,
@@ -413,10 +430,12 @@ def _named(
     """Return findings with their names and values."""
     evidence = lineup.evidence
     positions = np.array([finding.position for finding in findings], np.int64)
-    sigmas = np.broadcast_to(evidence.rounding_at(positions), positions.shape)
+    ruling = rules.apply(
+        evidence.gradient[positions], evidence.target[positions], evidence.blur_at(positions)
+    )
     named = {}
     offsets = np.array([block.offset for block in order.blocks])
-    for finding, sigma in zip(findings, sigmas.tolist(), strict=True):
+    for finding, allowed in zip(findings, ruling.allowed.tolist(), strict=True):
         at = finding.position
         index = lineup.index(at)
         block = order.blocks[int(np.searchsorted(offsets, index, side="right")) - 1]
@@ -426,15 +445,17 @@ def _named(
         if kink.start < kink.stop:
             low, high = (float(b[kink][0]) for b in (evidence.kinks.low, evidence.kinks.high))
             severity = KINK if severity == AGREE else severity
+        target = float(evidence.target[at])
         named[finding] = ComponentVerdict(
             name=str(order.locate(index)),
             block=block.gradient_name,
             index=index,
             gradient=gradient,
             approximation=value,
-            tolerance=rules.tol * abs(gradient) + rules.tol * abs(value) + rules.rounding * sigma,
+            tolerance=allowed,
             status=STATUSES[severity],
             low=low,
             high=high,
+            derivative=None if target == value else target,
         )
     return named

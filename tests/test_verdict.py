@@ -33,17 +33,18 @@ def vector(seed: int = 0, size: int = ORDER.size) -> Any:
     return np.random.default_rng(seed).normal(size=size)
 
 
-def statuses(g: Any, a: Any, sigma: Any, noise: Any, tol: float = 1e-7) -> list[str]:
+def statuses(g: Any, a: Any, sigma: Any, noise: Any, tau: Any, tol: float = 1e-7) -> list[str]:
     """The rules of the component verdict, one component at a time."""
     found = []
     for i in range(len(g)):
         error = abs(g[i] - a[i])
-        allowed = tol * (abs(g[i]) + abs(a[i])) + ROUNDING_FACTOR * sigma[i]
-        if error <= allowed:
+        asked = tol * (abs(g[i]) + abs(a[i])) + ROUNDING_FACTOR * sigma[i]
+        if error > asked + tau[i] + NOISE_FACTOR * noise[i]:
+            found.append("wrong")
+        elif error <= asked + tau[i] and noise[i] <= asked and tau[i] <= asked:
             found.append("agree")
         else:
-            within = error <= allowed + NOISE_FACTOR * noise[i]
-            found.append("cannot tell" if within else "wrong")
+            found.append("cannot tell")
     return found
 
 
@@ -52,10 +53,14 @@ def test_counts_norms_and_statuses_are_those_of_a_plain_loop(seed: int, sampled:
     rng = np.random.default_rng(seed)
     a = rng.normal(size=ORDER.size)
     g = a * (1 + 10.0 ** rng.uniform(-12, -3, a.size) * rng.choice([-1, 0, 1], a.size))
-    sigma, noise = np.abs(a) * 10.0 ** rng.uniform(-9, -6, (2, a.size))
+    sigma, noise, tau = np.abs(a) * 10.0 ** rng.uniform(-9, -5, (3, a.size))
     chosen = np.sort(rng.choice(a.size, 30, replace=False)) if sampled else np.arange(a.size)
-    expected = statuses(g[chosen], a[chosen], sigma[chosen], noise[chosen])
-    result = judged(g, a[chosen], sigma, indices=chosen if sampled else None, noise=noise[chosen])
+    blurs = sigma[chosen], noise[chosen], tau[chosen]
+    expected = statuses(g[chosen], a[chosen], *blurs)
+    result = judged(
+        g, a[chosen] * 1.5, sigma, indices=chosen if sampled else None,
+        noise=blurs[1], derivative=a[chosen], uncertainty=blurs[2],
+    )  # fmt: skip
     assert result.whole.checked == chosen.size
     for block in [result.whole, *result.blocks]:
         here = [
@@ -219,8 +224,32 @@ def test_components_that_cannot_be_told_do_not_spoil_a_block_that_agrees() -> No
     a[0] = 0.0
     g[0] = 1e-9
     result = judged(g, a, noise=1e-8)
-    assert result.blocks[0].cannot_tell == 1
+    hidden = 2e-7 * np.abs(a[:35]) < 1e-8
+    assert result.blocks[0].cannot_tell == hidden.sum()
     assert result.status == "agree"
+
+
+def test_the_gradient_is_held_to_the_difference_without_its_truncation() -> None:
+    """θ³ at 1 with ε = 0.01: 3.0001 is shown, 3 agrees, a claimed 3.0001 is wrong."""
+    order = ThetaLayout.from_sizes([1, 1], [False])
+    facts: dict[str, Any] = {"derivative": np.array([3.0]), "uncertainty": 1e-9}
+    right = judged([3.0], [3.0001], order=order, **facts)
+    assert right.status == "agree"
+    assert (right.components[0].approximation, right.components[0].derivative) == (3.0001, 3.0)
+    assert right.whole.difference == 0.0
+    assert right.whole.literal_difference == pytest.approx(1e-4 / 6.0)
+    assert judged([3.0001], [3.0001], order=order, **facts).status == "wrong"
+
+
+@pytest.mark.parametrize("what", ["uncertainty", "noise"])
+def test_what_hides_more_than_is_asked_for_is_no_agreement(what: str) -> None:
+    a = vector()
+    for g in (a, a * (1 + 1e-8)):
+        assert judged(g, a, **{what: 1e-4 * np.abs(a)}).status == "cannot tell"
+        assert judged(g, a, **{what: 1e-9 * np.abs(a)}).status == "agree"
+    off = a * (1 + 3e-5)
+    assert judged(off, a, **{what: 1e-4 * np.abs(a)}).status == "cannot tell"
+    assert judged(off, a, **{what: 1e-6 * np.abs(a)}).status == "wrong"
 
 
 def test_a_kink_is_right_anywhere_between_its_slopes_and_wrong_outside() -> None:

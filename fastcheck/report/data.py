@@ -72,6 +72,8 @@ class MethodFacts:
         The largest O(h²) term that was measured, relative.
     self_check : str
         What the literal re-evaluation of a few components gave.
+    uncertainty : float
+        The largest τ, what is left uncertain of the truncation, absolute.
     """
 
     name: str
@@ -84,6 +86,12 @@ class MethodFacts:
     noise: float = 0.0
     curvature: float | None = None
     self_check: str = ""
+    uncertainty: float = 0.0
+
+    @property
+    def truncation_dominates(self) -> bool:
+        """Whether a smaller ε helps more than a larger one."""
+        return self.uncertainty > self.noise
 
 
 @dataclass(frozen=True)

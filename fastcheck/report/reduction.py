@@ -143,23 +143,13 @@ def _bands(matrix: _Matrix, lineup: Lineup, rules: Rules) -> Iterator[tuple[int,
 
 
 def _compare(lineup: Lineup, piece: slice, offset: int, rules: Rules) -> Compared:
-    """Give each component of a piece its status; the same rules as `comparison.tally`."""
+    """Give each component of a piece its status."""
     evidence = lineup.evidence
     gradient, values = evidence.gradient[piece], evidence.values[piece]
-    nearest, kinks = values, evidence.kinks_within(piece.start, piece.stop)
-    at = evidence.kinks.positions[kinks] - piece.start
-    if at.size:
-        nearest = values.copy()
-        nearest[at] = evidence.nearest(kinks)
-    error = np.abs(gradient - nearest)
-    scaled = 0.5 * np.abs(gradient) + 0.5 * np.abs(nearest)
-    allowed = rules.tol * np.abs(gradient) + rules.tol * np.abs(nearest)
-    allowed += rules.rounding * evidence.rounding_at(piece)
-    limit = allowed + rules.noise * evidence.noise_at(piece)
-    severity = np.zeros(error.size, np.uint8)
-    over = error > allowed
-    if over.any():
-        severity[over] = np.where(error[over] <= limit[over], CANNOT_TELL, WRONG)
+    accepted = evidence.accepted(piece)
+    error, allowed, limit, severity = rules.apply(gradient, accepted, evidence.blur_at(piece))
+    scaled = 0.5 * np.abs(gradient) + 0.5 * np.abs(accepted)
+    at = evidence.kinks.positions[evidence.kinks_within(piece.start, piece.stop)] - piece.start
     severity[at[severity[at] == AGREE]] = KINK
     relative = np.divide(0.5 * error, scaled, out=np.zeros_like(error), where=error > 0)
     relative = np.where(relative <= 1.0, relative, 1.0)  # the rest is infinity or NaN

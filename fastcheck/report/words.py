@@ -13,6 +13,7 @@ __all__ = ["HEADLINES", "MARKS", "all_notes", "facts", "number", "shape", "verdi
 HEADLINES = {"agree": "RIGHT", "cannot tell": "CANNOT TELL", "wrong": "WRONG"}
 MARKS = {"agree": "✓", "kink": "∧", "cannot tell": "?", "wrong": "✗"}
 GRADES = {"great": "great", "look": "have a careful look", "worry": "most likely a bug"}
+SMALL_EPSILON = 1e-7  # where truncation is below what a float64 gradient is held to
 LISTED = 4  # blocks named in a sentence
 
 
@@ -82,7 +83,11 @@ def _in_blocks(blocks: Sequence[BlockVerdict]) -> str:
 
 
 def _way_out(report: Report) -> str:
-    if report.method.name == "textbook":
+    method = report.method
+    if method.truncation_dominates and method.epsilon > SMALL_EPSILON:
+        finer = f"ε = {number(SMALL_EPSILON)} can tell."
+        return finer if method.name == "unit" else f"The unit method with {finer}"
+    if method.name == "textbook":
         return "The unit method can tell."
     return "Another ε, or a larger tol, may tell."
 
@@ -184,15 +189,16 @@ def all_notes(report: Report) -> list[str]:
         notes.append(f"{report.cost.explanation}.".capitalize())
     unsure = report.whole.cannot_tell
     if unsure and report.gradient_status == "agree":
-        alone = "component differs" if unsure == 1 else "components differ"
+        alone = "component is" if unsure == 1 else "components are"
         notes.append(
-            f"{unsure:,} {alone} by what the approximation's own error explains: right as far as "
-            "their blocks can tell."
+            f"{unsure:,} {alone} smaller than the approximation's own error can tell: right as "
+            "far as their blocks can tell."
         )
     whole = report.whole
     if whole.literal_difference > 2.0 * max(whole.difference, report.held_to.tol):
         notes.append(
-            "With the kinks held to the central differences themselves the difference would be "
+            "From the central differences themselves, kinks and truncation included, the "
+            "difference would be "
             f"{number(whole.literal_difference)}."
         )
     return notes
