@@ -15,10 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from fastcheck import options
+from fastcheck import completion
 from fastcheck.errors import InputError
+from fastcheck.options import (
+    EXPLAIN,
+    FORMAT,
+    OPTIONS,
+    QUIET,
+    SAVED_REPORT,
+    TARGET,
+    SectionedCommand,
+    chosen,
+)
 
 if TYPE_CHECKING:
     from fastcheck.problem import Problem
@@ -37,98 +47,45 @@ EPILOG = (
 # Small enough to be read: what --write-example writes unless told otherwise.
 WRITTEN_EXAMPLE: dict[str, Any] = {"layers": (64, 16, 10), "batch": 8}
 
-# Typer names only some of the parser's errors; what they have in common is not exported.
-USAGE_ERROR: Any = typer.BadParameter.__base__
 
-app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
-# `fastcheck explain …` is a command of its own, and `fastcheck …` needs no word before TARGET.
-EXPLAIN = "explain"
-COMPLETING = "_FASTCHECK_COMPLETE"  # set by a shell that wants to know how a line may go on
-explaining = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
-)
-
-
-@app.command(epilog=EPILOG)
-def check(
-    target: options.Target = None,
-    gradient: options.Gradient = None,
-    sample: options.Sample = None,
-    detect: options.Detect = None,
-    sample_units: options.SampleUnits = None,
-    seed: options.Seed = 0,
-    epsilon: options.Epsilon = None,
-    tol: options.Tol = None,
-    method: options.Method = None,
-    precision: options.Precision = None,
-    train_steps: options.TrainSteps = None,
-    learning_rate: options.LearningRate = None,
-    layers: options.Layers = None,
-    activation: options.ActivationName = None,
-    loss: options.LossName = None,
-    l2: options.L2 = None,
-    batch: options.BatchSize = None,
-    dtype: options.Dtype = None,
-    plant: options.Plant = None,
-    list_plants: options.ListPlants = False,
-    write_example: options.WriteExample = None,
-    jobs: options.Jobs = None,
-    backend: options.Backend = None,
-    journal: options.Journal = None,
-    json_file: options.Json = None,
-    html_file: options.Html = None,
-    format_name: options.Format = None,
-    quiet: options.Quiet = False,
-    version: options.Version = False,
-) -> int:
-    """Is dθ the gradient of J(θ)? Check it with central differences."""
-    if version or list_plants:
-        typer.echo(_version() if version else _plants())
-        return 0
-    example = _given(
-        layers=layers, activation=activation, loss=loss, l2=l2, batch=batch, dtype=dtype
-    )
-    _check_usage(target, {**example, **_given(plant=plant, write_example=write_example)})
-    if gradient is not None:
-        _check_second_file(target, gradient)
-    _check_writable("--json", json_file)
-    _check_writable("--html", html_file)
-    show = _printer(format_name, quiet=quiet)
+def check(target: str | None, **given: Any) -> int:
+    """Check what TARGET holds, and return the exit code."""
+    for name, answer in ANSWERS.items():
+        if given[name]:
+            click.echo(answer())
+            return 0
+    example, settings = chosen(given, "example"), chosen(given, "settings")
+    plant, write_example, quiet = given["plant"], given["write_example"], given["quiet"]
+    _check_usage(target, {**example, **_named(plant=plant, write_example=write_example)})
+    if given["gradient"] is not None:
+        _check_second_file(target, given["gradient"])
+    _check_writable("--json", given["json"])
+    _check_writable("--html", given["html"])
+    show = _printer(given["format"], quiet=quiet)
     if not quiet:
         _announce_compiling()
+    seed = {"seed": settings.get("seed", 0)}
     if write_example is not None:
-        return _write_example(write_example, {**WRITTEN_EXAMPLE, **example, "seed": seed}, plant)
-    settings = _given(
-        sample=sample, detect=detect, sample_units=sample_units, epsilon=epsilon, tol=tol,
-        method=method, precision=precision, train_steps=train_steps,
-        learning_rate=learning_rate, jobs=jobs, backend=backend, journal=journal,
-    )  # fmt: skip
-    problem = _problem(target, gradient, {**example, "seed": seed}, plant)
-    report = _report(problem, {**settings, "seed": seed, "progress": not quiet})
-    if html_file is not None:
-        _write(html_file, report.to_html())
-    if _save(report, json_file):
+        return _write_example(write_example, {**WRITTEN_EXAMPLE, **example, **seed}, plant)
+    problem = _problem(target, given["gradient"], {**example, **seed}, plant)
+    report = _report(problem, {**settings, "progress": not quiet})
+    if given["html"] is not None:
+        _write(given["html"], report.to_html())
+    if _save(report, given["json"]):
         show(report)
     return EXIT_CODES[report.status]
 
 
-@explaining.command(
-    epilog="Exit codes: those of the check whose report it is; 2 for a file that holds none."
-)
-def explain(
-    file: options.SavedReport,
-    format_name: options.Format = None,
-    quiet: options.Quiet = False,
-) -> int:
-    """Show a saved report again, in any format."""
-    show = _printer(format_name, quiet=quiet)
+def explain(file: Path, format: str | None, quiet: bool) -> int:
+    """Show a saved report again, and return the exit code of its check."""
+    show = _printer(format, quiet=quiet)
     report = _saved_report(file)
     show(report)
     return EXIT_CODES[report.status]
 
 
-def _given(**given: Any) -> dict[str, Any]:
-    """Return the options that were given; the others keep the defaults of those who use them."""
+def _named(**given: Any) -> dict[str, Any]:
+    """Return the options that were given."""
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -184,7 +141,7 @@ def _announce_compiling() -> None:
     from fastcheck.kernels.compiling import compiled_before
 
     if not compiled_before():
-        typer.echo(
+        click.echo(
             "fastcheck: compiling its kernels, once for this installation (some seconds) …",
             err=True,
         )
@@ -244,7 +201,7 @@ def _write_example(file: Path, example: dict[str, Any], plant: str | None) -> in
             f"--write-example {file}, which exists", "a new file", "Take another name."
         )
     write_problem(file, _planted(_example(example), plant))
-    typer.echo(f"Wrote {file}. Check it with: fastcheck {shlex.quote(str(file))}")
+    click.echo(f"Wrote {file}. Check it with: fastcheck {shlex.quote(str(file))}")
     return 0
 
 
@@ -268,7 +225,7 @@ def _save(report: Report, file: Path | None) -> bool:
     if file is None:
         return True
     if str(file) == "-":
-        typer.echo(report.to_json())
+        click.echo(report.to_json())
         return False
     _write(file, report.to_json() + "\n")
     return True
@@ -301,7 +258,7 @@ def _printer(format_name: str | None, *, quiet: bool) -> Callable[[Report], None
 
     def show(report: Report) -> None:
         canvas = _canvas()
-        typer.echo(render(report, canvas), nl=False, color=canvas.color)
+        click.echo(render(report, canvas), nl=False, color=canvas.color)
 
     return show
 
@@ -334,33 +291,64 @@ def _write(file: Path, text: str) -> None:
         raise InputError(f"{file} can't be written ({error.strerror})", "another file") from None
 
 
-def _command(arguments: Sequence[str]) -> tuple[Any, str, list[str]]:
+ANSWERS: dict[str, Callable[[], str]] = {
+    "version": _version,
+    "list_plants": _plants,
+    "show_completion": completion.script,
+    "install_completion": completion.install,
+}
+CHECK_COMMAND = SectionedCommand(
+    "fastcheck",
+    callback=check,
+    params=[TARGET, *OPTIONS],
+    help="Is dθ the gradient of J(θ)? Check it with central differences.\n\n"
+    "TARGET is problem.npz (.safetensors, .onnx), module:attribute or file.py:attribute (a "
+    "Problem, or a function that returns one). Without it, an example on handwritten digits.",
+    epilog=EPILOG,
+)
+EXPLAIN_COMMAND = SectionedCommand(
+    EXPLAIN,
+    callback=explain,
+    params=[SAVED_REPORT, FORMAT, QUIET],
+    help="Show a saved report again, in any format.\n\n"
+    "FILE is what fastcheck --json FILE wrote (- for standard input).",
+    epilog="Exit codes: those of the check whose report it is; 2 for a file that holds none.",
+)
+
+
+def _command(arguments: Sequence[str]) -> tuple[click.Command, str, list[str]]:
     """Return what is to run, its name, and its arguments.
 
-    While a shell completes, the words come in its variables: as one text, or one a line.
+    While a shell completes, the words come in a variable. `explain` is a command of its own, and
+    `fastcheck …` needs no word before TARGET.
     """
     words = list(arguments)
-    if COMPLETING in os.environ:
-        line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
-        words = line.split()[1:]
-    command = typer.main.get_command(app)  # knows the shells for both
+    if completion.VARIABLE in os.environ:
+        words = os.environ.get("COMP_WORDS", "").split()[1:]
+        if words[:1] == [EXPLAIN] and os.environ.get("COMP_CWORD") != "1":
+            completion.drop_first_word()
+            return EXPLAIN_COMMAND, "fastcheck", []
+        return CHECK_COMMAND, "fastcheck", words
     if words[:1] == [EXPLAIN]:
-        return typer.main.get_command(explaining), f"fastcheck {EXPLAIN}", list(arguments[1:])
-    return command, "fastcheck", list(arguments)
+        return EXPLAIN_COMMAND, f"fastcheck {EXPLAIN}", words[1:]
+    return CHECK_COMMAND, "fastcheck", words
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; whatever goes wrong is one line on stderr."""
     command, name, rest = _command(arguments)
     try:
-        code = command.main(rest, prog_name=name, complete_var=COMPLETING, standalone_mode=False)
-        # Some releases of Typer turn Ctrl-C into this code without a word, others raise.
-        return _fail("interrupted", INTERRUPTED) if code == INTERRUPTED else int(code or 0)
+        if completion.VARIABLE in os.environ:
+            command.main(rest, prog_name=name, complete_var=completion.VARIABLE)
+        with command.make_context(name, rest) as context:
+            return int(command.invoke(context) or 0)
+    except click.exceptions.Exit as done:  # --help
+        return done.exit_code
     except InputError as error:
         return _fail(str(error))
-    except USAGE_ERROR as error:
+    except click.ClickException as error:
         return _fail(f"{error.format_message().rstrip('. ')}. See {name} --help.")
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

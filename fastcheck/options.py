@@ -1,4 +1,4 @@
-"""The command's options: what each is called, and what `--help` says of it.
+"""The command's options in one table: name, help, and which part of the command each one feeds.
 
 Nothing here imports NumPy, so that `--help` is quick; the defaults are those of `Settings` and
 `Example`, which know and check them.
@@ -6,235 +6,212 @@ Nothing here imports NumPy, so that `--help` is quick; the defaults are those of
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
+from click.shell_completion import CompletionItem
+
+from fastcheck.settings import BACKENDS, METHODS
+
+__all__ = [
+    "EXPLAIN",
+    "FORMAT",
+    "OPTIONS",
+    "QUIET",
+    "SAVED_REPORT",
+    "TARGET",
+    "SectionedCommand",
+    "chosen",
+]
+
+EXPLAIN = "explain"
 
 CHECK = "The check"
 EXAMPLE = "The example (without TARGET)"
 WORK = "The work"
 OUTPUT = "Output"
 
-
-# What completion offers. The tests hold them against the tables that check them.
-METHODS = ("auto", "unit", "textbook")
-BACKENDS = ("threads", "loky", "context")
+# Completion offers these; a test compares them with the tables that check them.
 DTYPES = ("float64", "float32", "float16")
 FORMATS = ("text", "json", "markdown", "junit", "github", "html")
 
 
-def _option(
-    name: str,
-    text: str,
-    panel: str,
-    metavar: str | None = None,
-    parser: Callable[[str], Any] | tuple[str, ...] | None = None,
-) -> Any:
-    """Return an option; what reads it may be the words that completion offers."""
-    complete = None
-    if isinstance(parser, tuple):
-        complete, parser = _offering(parser), None
-    return typer.Option(
-        name,
-        help=text,
-        rich_help_panel=panel,
-        metavar=metavar,
-        show_default=False,
-        parser=parser,
-        autocompletion=complete,
-    )
+class Words(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A word that completion offers; whoever uses it says which words there are."""
+
+    name = "word"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the words that start as the incomplete one does."""
+        return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
 
 
-def _offering(words: tuple[str, ...]) -> Callable[[str], list[str]]:
-    """Return what completes a word to one of these."""
+class Target(Words):
+    """A file, which the shell completes, or the word `explain`."""
 
-    def complete(incomplete: str) -> list[str]:
-        return [word for word in words if word.startswith(incomplete)]
-
-    return complete
-
-
-def _target(incomplete: str) -> list[str]:
-    """Complete the word `explain`; where nothing is offered, the shells complete files."""
-    return ["explain"] if incomplete and "explain".startswith(incomplete) else []
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return `explain` where it is begun, else leave it to the shell."""
+        begun = super().shell_complete(ctx, param, incomplete) if incomplete else []
+        return begun or [CompletionItem(incomplete, type="file")]
 
 
-def _whole(text: str | int) -> int:
-    """Read a whole number; Typer's own message does not say what was given."""
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}. Expected a whole number") from None
+class Number(click.ParamType):  # type: ignore[type-arg]
+    """A number; the message of a failure says what was given."""
+
+    def __init__(self, read: type[int] | type[float], noun: str) -> None:
+        self.read, self.name = read, noun
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | float:
+        """Return the number that a text stands for."""
+        try:
+            return self.read(value)
+        except ValueError:
+            self.fail(f"{value!r}. Expected {self.name}", param, ctx)
 
 
-def _real(text: str | float) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}. Expected a number") from None
+WHOLE, REAL = Number(int, "a whole number"), Number(float, "a number")
+FILE = click.Path(path_type=Path)
 
 
-Target = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[TARGET]",
-        help="problem.npz, module:attribute or file.py:attribute (a Problem, or a function that "
-        "returns one). Without it, an example on handwritten digits.",
-        show_default=False,
-        autocompletion=_target,
-    ),
-]
-Gradient = Annotated[
-    Path | None,
-    _option(
-        "--gradient",
+class Option(click.Option):
+    """An option with its section in `--help`.
+
+    Attributes
+    ----------
+    section : str
+    feeds : str
+        `settings` (keyword arguments of `gradcheck`), `example` (fields of `Example`) or `command`.
+    """
+
+    def __init__(self, section: str, name: str, metavar: str, text: str, **more: Any) -> None:
+        self.section = section
+        self.feeds = more.pop("feeds", "command")
+        if not metavar:
+            more["is_flag"] = True
+        super().__init__([name], metavar=metavar or None, help=text, **more)
+
+
+def _settings(section: str, name: str, metavar: str, text: str, kind: Any = None) -> Option:
+    return Option(section, name, metavar, text, type=kind, feeds="settings")
+
+
+def _example(name: str, metavar: str, text: str, kind: Any = None) -> Option:
+    return Option(EXAMPLE, name, metavar, text, type=kind, feeds="example")
+
+
+FORMAT = Option(
+    OUTPUT,
+    "--format",
+    "NAME",
+    "How to print the report: text (default), json, markdown, junit, github (annotations) or html.",
+    type=Words(*FORMATS),
+)
+QUIET = Option(OUTPUT, "--quiet", "", "Only the verdict in one line, and no progress.")
+
+# fmt: off
+OPTIONS = [
+    Option(
+        CHECK, "--gradient", "FILE",
         "The second file of an .onnx TARGET, .npz or .safetensors: X, Y and the gradient "
-        "(default: model.gradient.npz beside model.onnx).",
-        CHECK,
-        "FILE",
+        "(default: model.gradient.npz beside model.onnx).", type=FILE,
     ),
-]
-Sample = Annotated[
-    int | None,
-    _option("--sample", "Check N components drawn at random (default: all).", CHECK, "N", _whole),
-]
-Detect = Annotated[
-    float | None,
-    _option(
-        "--detect",
+    _settings(
+        CHECK, "--sample", "N", "Check N components drawn at random (default: all).", WHOLE
+    ),
+    _settings(
+        CHECK, "--detect", "X",
         "Instead of --sample: as many components as it takes to see, at 95 % confidence, where a "
-        "share X of a block is wrong (0.001).",
-        CHECK,
-        "X",
-        _real,
+        "share X of a block is wrong (0.001).", REAL,
     ),
-]
-SampleUnits = Annotated[
-    int | None,
-    _option(
-        "--sample-units",
+    _settings(
+        CHECK, "--sample-units", "N",
         "Instead of --sample: check N units drawn at random, with whole rows of W. A row takes as "
-        "long as one component of it.",
-        CHECK,
-        "N",
-        _whole,
+        "long as one component of it.", WHOLE,
     ),
-]
-Seed = Annotated[
-    int,
-    _option(
-        "--seed", "Of the sample and of the example's numbers (default 0).", CHECK, "N", _whole
+    _settings(
+        CHECK, "--seed", "N", "Of the sample and of the example's numbers (default 0).", WHOLE
     ),
-]
-Epsilon = Annotated[
-    float | None,
-    _option("--epsilon", "ε of the central difference (default 1e-7).", CHECK, "X", _real),
-]
-Tol = Annotated[
-    float | None,
-    _option(
-        "--tol", "Relative difference up to which it is right (default 1e-7).", CHECK, "X", _real
+    _settings(CHECK, "--epsilon", "X", "ε of the central difference (default 1e-7).", REAL),
+    _settings(
+        CHECK, "--tol", "X", "Relative difference up to which it is right (default 1e-7).", REAL
     ),
-]
-Method = Annotated[
-    str | None,
-    _option("--method", "auto (default), unit or textbook.", CHECK, "NAME", METHODS),
-]
-Precision = Annotated[
-    str | None,
-    _option(
-        "--precision",
+    _settings(CHECK, "--method", "NAME", "auto (default), unit or textbook.", Words(*METHODS)),
+    _settings(
+        CHECK, "--precision", "NAME",
         "What the gradient was computed in: float64, float32, float16 or bfloat16 "
         "(default: read from its arrays).",
-        CHECK,
-        "NAME",
     ),
-]
-TrainSteps = Annotated[
-    int | None,
-    _option("--train-steps", "Check again after K gradient steps (default 0).", CHECK, "K", _whole),
-]
-LearningRate = Annotated[
-    float | None,
-    _option("--learning-rate", "Of those steps.", CHECK, "X", _real),
-]
-Layers = Annotated[
-    str | None,
-    _option("--layers", "Sizes, as 784-512-512-10 (default 64-1024-1024-10).", EXAMPLE, "SIZES"),
-]
-ActivationName = Annotated[
-    str | None,
-    _option("--activation", "Of the hidden layers (default relu).", EXAMPLE, "NAME"),
-]
-LossName = Annotated[
-    str | None,
-    _option("--loss", "Default softmax_cross_entropy.", EXAMPLE, "NAME"),
-]
-L2 = Annotated[float | None, _option("--l2", "λ (default 0.1).", EXAMPLE, "X", _real)]
-BatchSize = Annotated[int | None, _option("--batch", "Samples (default 32).", EXAMPLE, "M", _whole)]
-Dtype = Annotated[
-    str | None,
-    _option("--dtype", "float64 (default), float32 or float16.", EXAMPLE, "NAME", DTYPES),
-]
-Plant = Annotated[
-    str | None,
-    _option(
-        "--plant",
+    _settings(
+        CHECK, "--train-steps", "K", "Check again after K gradient steps (default 0).", WHOLE
+    ),
+    _settings(CHECK, "--learning-rate", "X", "Of those steps.", REAL),
+    _example("--layers", "SIZES", "Sizes, as 784-512-512-10 (default 64-1024-1024-10)."),
+    _example("--activation", "NAME", "Of the hidden layers (default relu)."),
+    _example("--loss", "NAME", "Default softmax_cross_entropy."),
+    _example("--l2", "X", "λ (default 0.1).", REAL),
+    _example("--batch", "M", "Samples (default 32).", WHOLE),
+    _example("--dtype", "NAME", "float64 (default), float32 or float16.", Words(*DTYPES)),
+    Option(
+        EXAMPLE, "--plant", "BUG",
         "Plant a bug in the gradient, as transposed or doubled@2 (in layer 2).",
-        EXAMPLE,
-        "BUG",
     ),
-]
-ListPlants = Annotated[
-    bool,
-    _option("--list-plants", "List the bugs that can be planted.", EXAMPLE, ""),
-]
-WriteExample = Annotated[
-    Path | None,
-    _option(
-        "--write-example", "Write a small example to FILE.npz, to start from.", EXAMPLE, "FILE"
+    Option(EXAMPLE, "--list-plants", "", "List the bugs that can be planted."),
+    Option(
+        EXAMPLE, "--write-example", "FILE", "Write a small example to FILE.npz, to start from.",
+        type=FILE,
     ),
-]
-Jobs = Annotated[int | None, _option("--jobs", "Workers (default: one a core).", WORK, "N", _whole)]
-Backend = Annotated[
-    str | None,
-    _option("--backend", "threads (default), loky or context (joblib's).", WORK, "NAME", BACKENDS),
-]
-Journal = Annotated[
-    Path | None,
-    _option("--journal", "Keep finished work in FILE, and go on from it.", WORK, "FILE"),
-]
-Json = Annotated[
-    Path | None,
-    _option("--json", "Write the report to FILE as JSON (- for stdout).", OUTPUT, "FILE"),
-]
-Html = Annotated[
-    Path | None,
-    _option("--html", "Write the report to FILE as a page with pictures.", OUTPUT, "FILE"),
-]
-Format = Annotated[
-    str | None,
-    _option(
-        "--format",
-        "How to print the report: text (default), json, markdown, junit, github (annotations) "
-        "or html.",
-        OUTPUT,
-        "NAME",
-        FORMATS,
+    _settings(WORK, "--jobs", "N", "Workers (default: one a core).", WHOLE),
+    _settings(
+        WORK, "--backend", "NAME", "threads (default), loky or context (joblib's).",
+        Words(*BACKENDS),
     ),
-]
-SavedReport = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE",
-        help="What fastcheck --json FILE wrote (- for standard input).",
-        show_default=False,
+    _settings(
+        WORK, "--journal", "FILE", "Keep finished work in FILE, and go on from it.", FILE
     ),
+    Option(
+        OUTPUT, "--json", "FILE", "Write the report to FILE as JSON (- for stdout).", type=FILE
+    ),
+    Option(
+        OUTPUT, "--html", "FILE", "Write the report to FILE as a page with pictures.", type=FILE
+    ),
+    FORMAT,
+    QUIET,
+    Option(OUTPUT, "--version", "", "Show the version."),
+    Option(OUTPUT, "--show-completion", "", "Show the completion script of your shell."),
+    Option(OUTPUT, "--install-completion", "", "Install the completion script of your shell."),
 ]
-Quiet = Annotated[
-    bool,
-    _option("--quiet", "Only the verdict in one line, and no progress.", OUTPUT, ""),
-]
-Version = Annotated[bool, _option("--version", "Show the version.", OUTPUT, "")]
+# fmt: on
+
+TARGET = click.Argument(["target"], required=False, metavar="[TARGET]", type=Target(EXPLAIN))
+SAVED_REPORT = click.Argument(["file"], metavar="FILE", type=FILE)
+
+
+def chosen(given: dict[str, Any], feeds: str) -> dict[str, Any]:
+    """Return the options of one kind that were given; the others keep their defaults."""
+    names = [option.name for option in OPTIONS if option.feeds == feeds]
+    return {str(name): given[name] for name in names if name and given[name] is not None}
+
+
+class SectionedCommand(click.Command):
+    """A command whose `--help` lists its options by section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each section's options."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                sections.setdefault(getattr(parameter, "section", OUTPUT), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from fastcheck.door import UNIT_ROUNDOFF, positive_number
 from fastcheck.errors import InputError, near_names
 
 __all__ = ["METHODS", "Settings", "SettingsOptions"]
 
 METHODS = ("auto", "unit", "textbook")
+PRECISIONS = ("float64", "float32", "float16", "bfloat16")
 SAMPLES = ("sample", "detect", "sample_units")  # ways to say how large a sample is
 BACKENDS = ("threads", "loky", "context")
 
@@ -117,14 +117,14 @@ class Settings:
             raise InputError(
                 f"unknown backend {self.backend!r}", "a backend", near_names(self.backend, BACKENDS)
             )
-        if self.precision is not None and self.precision not in UNIT_ROUNDOFF:
+        if self.precision is not None and self.precision not in PRECISIONS:
             raise InputError(
                 f"precision={self.precision!r}",
                 "a precision",
-                near_names(self.precision, UNIT_ROUNDOFF),
+                near_names(self.precision, PRECISIONS),
             )
         for name in ("epsilon", "tol", "memory"):
-            positive_number(getattr(self, name), name)
+            _positive_number(getattr(self, name), name)
         for name in ("sample", "sample_units", "jobs", "chunk_size"):
             _whole_number(getattr(self, name), name, least=1)
         _whole_number(self.seed, "seed", least=0)
@@ -132,7 +132,7 @@ class Settings:
         return self
 
     def _check_sample(self) -> None:
-        if self.detect is not None and positive_number(self.detect, "detect") >= 1.0:
+        if self.detect is not None and _positive_number(self.detect, "detect") >= 1.0:
             raise InputError(
                 f"detect={self.detect!r}", "0 < detect < 1: a share", "Write 0.001 for 0.1 %."
             )
@@ -160,6 +160,12 @@ class Settings:
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1
         )
+
+
+def _positive_number(value: Any, name: str) -> float:
+    from fastcheck.door import positive_number  # brings NumPy; the names above do not
+
+    return positive_number(value, name)
 
 
 def _whole_number(value: Any, name: str, *, least: int) -> None:
