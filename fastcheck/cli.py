@@ -334,16 +334,22 @@ def _command(arguments: Sequence[str]) -> tuple[click.Command, str, list[str]]:
     return CHECK_COMMAND, "fastcheck", words
 
 
+def _invoke(command: click.Command, name: str, arguments: list[str]) -> int:
+    """Run a command, or answer a shell that completes; return the exit code."""
+    if completion.VARIABLE in os.environ:
+        command.main(arguments, prog_name=name, complete_var=completion.VARIABLE)
+    try:
+        with command.make_context(name, arguments) as context:
+            return int(command.invoke(context) or 0)
+    except click.exceptions.Exit as done:  # --help
+        return done.exit_code
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; whatever goes wrong is one line on stderr."""
     command, name, rest = _command(arguments)
     try:
-        if completion.VARIABLE in os.environ:
-            command.main(rest, prog_name=name, complete_var=completion.VARIABLE)
-        with command.make_context(name, rest) as context:
-            return int(command.invoke(context) or 0)
-    except click.exceptions.Exit as done:  # --help
-        return done.exit_code
+        return _invoke(command, name, rest)
     except InputError as error:
         return _fail(str(error))
     except click.ClickException as error:

@@ -21,7 +21,6 @@ EXCEPTIONS = {
         "arrays.py": ["door.py"],
         "backprop.py": ["network.py"],
         "check.py": ["vcurve.py"],
-        "cli.py": ["options.py", "target.py"],
         "comparison.py": ["approximation.py", "kernels/"],
         "cost.py": ["network.py"],
         "frameworks.py": ["check.py"],
