@@ -44,7 +44,7 @@ def read_inputs(inputs: ArrayLike, n_in: int, layout: str) -> Floats:
         )
     if X.shape[0] == 0:
         raise InputError("inputs with zero samples", "at least one sample")
-    return np.ascontiguousarray(X)
+    return _owned(X)
 
 
 def read_targets(targets: ArrayLike, shape: tuple[int, int], layout: str, kind: str) -> Floats:
@@ -61,12 +61,13 @@ def read_targets(targets: ArrayLike, shape: tuple[int, int], layout: str, kind: 
     """
     T, _ = finite_array(targets, "targets")
     m, outputs = shape
-    if kind == "probabilities" and T.size == m and max(T.shape, default=1) == m and outputs > 1:
+    one_each = T.size == m and max(T.shape, default=1) == m
+    if kind == "probabilities" and one_each and (outputs > 1 or _are_labels(T)):
         return _one_hot(T.reshape(m), outputs)
-    if layout == "course" and T.ndim == 2:
+    if one_each and outputs == 1:  # (m,), (m, 1) or (1, m)
+        T = T.reshape(m, 1)
+    elif layout == "course" and T.ndim == 2:
         T = T.T
-    if T.ndim == 1 and outputs == 1:
-        T = T.reshape(-1, 1)
     if T.shape != shape:
         labels = f" or {m} integer labels" if kind == "probabilities" else ""
         wanted = (outputs, m) if layout == "course" else shape
@@ -75,7 +76,17 @@ def read_targets(targets: ArrayLike, shape: tuple[int, int], layout: str, kind: 
         _check_probabilities(T)
     if kind == "unit interval" and (T.min() < 0 or T.max() > 1):
         raise InputError(f"targets from {T.min():g} to {T.max():g}", "targets between 0 and 1")
-    return np.ascontiguousarray(T)
+    return _owned(T)
+
+
+def _are_labels(T: Floats) -> bool:
+    """Return whether targets of a single class are labels: 1 everywhere is a probability."""
+    return bool(np.all(np.floor(T) == T) and np.any(T != 1.0))
+
+
+def _owned(rows: Floats) -> Floats:
+    """Return a copy in row order: whoever handed the array over may write into it later."""
+    return rows.copy(order="C")
 
 
 def _one_hot(labels: Floats, classes: int) -> Floats:
@@ -87,6 +98,8 @@ def _one_hot(labels: Floats, classes: int) -> Floats:
     if outside.any():
         place = int(np.argmax(outside))
         hint = "Count from 0." if labels.min() >= 1 and labels.max() == classes else ""
+        if classes == 1:
+            hint = "For two classes by one output, use loss='sigmoid_cross_entropy'."
         raise InputError(
             f"label {int(labels[place])} of sample {place}", f"labels 0..{classes - 1}", hint
         )

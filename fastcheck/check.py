@@ -15,12 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from fastcheck import parallel, sampling, workspaces
 from fastcheck.approximation import Approximation
 from fastcheck.comparison import Deviations
-from fastcheck.cost import CostParts, compare_cost, cost_parts
+from fastcheck.cost import CostParts, compare_cost, cost_parts, user_cost
 from fastcheck.door import positive_number
 from fastcheck.errors import InputError
 from fastcheck.gradient import Gradient, read_gradient
 from fastcheck.methods.table import preparation
+from fastcheck.model.user_calls import Handed, call_on_copies
 from fastcheck.network import PENALTIES, Batch, Network
+from fastcheck.repeatable import unmoved
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, NetworkFacts, Report, RunFacts
 from fastcheck.report.pictures import Pictures
 from fastcheck.sample_coverage import coverage
@@ -146,13 +148,23 @@ def gradcheck(
     >>> report = gradcheck(network, X, Y, backward)  # doctest: +SKIP
     >>> assert report.passed, report  # doctest: +SKIP
     """
-    own = set(CheckOptions.__annotations__) - set(SettingsOptions.__annotations__)
+    ours = set(CheckOptions.__annotations__) - set(SettingsOptions.__annotations__)
     settings = Settings.of(
-        **cast(SettingsOptions, {k: v for k, v in options.items() if k not in own})
+        **cast(SettingsOptions, {k: v for k, v in options.items() if k not in ours})
     )
     steps = _training(options, gradients)
-    task = _Task(network, inputs, targets, gradients, options, settings)
-    report = _check(task)
+    handed = Handed(network, inputs, targets)
+    own = handed.copy() if any(map(callable, (gradients, options.get("cost")))) else handed
+    task = _Task(own.network, own.inputs, own.targets, gradients, options, settings)
+    try:
+        report = _check(task)
+    except InputError as error:
+        if notes := _changed_notes(handed, own):
+            raise InputError(
+                f"{error.given}. {notes[0].rstrip('.')}", error.expected, error.remedy
+            ) from error
+        raise
+    report = replace(report, notes=(*report.notes, *_changed_notes(handed, own)))
     if steps == 0:
         return report
     rate = positive_number(options.get("learning_rate", LEARNING_RATE), "learning_rate")
@@ -197,9 +209,11 @@ def _check(task: _Task) -> Report:
     """Check at one θ."""
     network, settings, clock = task.network, task.settings, _Clock()
     with clock.part("reading"):
+        _require_small_step(network, settings.epsilon)
         batch = network.batch(task.inputs, task.targets)
-        cost = _cost(task, batch)
+        cost, cost_notes = _cost(task, batch)
         gradient = read_gradient(network, task.gradients, task.inputs, task.targets)
+        _require_same_cost(task, cost)
         indices, notes = sampling.choose(network.order, settings)
     with clock.part("differences"):
         approximation = _approximate(network, batch, indices, settings)
@@ -228,7 +242,13 @@ def _check(task: _Task) -> Report:
         network=_network_facts(network, batch),
         run=RunFacts(versions(), settings.workers, clock.seconds, _command(task)),
         name=task.options.get("name", ""),
-        notes=(*notes, *gradient.notes, *approximation.notes, *_kink_notes(judgement.whole.kinks)),
+        notes=(
+            *notes,
+            *cost_notes,
+            *gradient.notes,
+            *approximation.notes,
+            *_kink_notes(judgement.whole.kinks),
+        ),
         coverage=coverage(network.order, gradient.vector, approximation, judgement, settings),
         artist=_Artist(network, batch, gradient.vector, approximation, sigma, settings),
     )
@@ -275,19 +295,50 @@ def _approximate(
             workspaces.release()
 
 
-def _cost(task: _Task, batch: Batch) -> CostFacts:
-    """Return J and its parts, the owner's J beside it where it was given."""
+def _require_small_step(network: Network, epsilon: float) -> None:
+    """Refuse a step that is larger than every parameter: no difference at it is a derivative."""
+    largest = max(1.0, float(np.abs(network.theta).max()))
+    if epsilon > largest:
+        raise InputError(
+            f"epsilon={epsilon:g}, larger than every parameter",
+            f"a step that is small beside θ, whose largest entry is {largest:.3g}",
+            "An epsilon of 1e-07 suits all networks.",
+        )
+
+
+def _changed_notes(handed: Handed, own: Handed) -> tuple[str, ...]:
+    """Say which of the user's arrays were changed while their functions ran."""
+    changed = own.changed_in(handed) if own is not handed else ()
+    if not changed:
+        return ()
+    return (
+        f"{', '.join(changed)} changed while your functions ran: the check is of the arrays as "
+        "they were before.",
+    )
+
+
+def _require_same_cost(task: _Task, cost: CostFacts) -> None:
+    """Refuse a gradient that changes the user's J at the same θ."""
+    theirs = task.options.get("cost")
+    if callable(theirs) and callable(task.gradients) and cost.theirs is not None:
+        handed = Handed(task.network, task.inputs, task.targets)
+        unmoved(cost.theirs, lambda: user_cost(theirs, handed), "cost", "gradients")
+
+
+def _cost(task: _Task, batch: Batch) -> tuple[CostFacts, tuple[str, ...]]:
+    """Return J and its parts, the owner's J beside it where it was given, and notes on that."""
     theirs = task.options.get("cost")
     if theirs is None:
         with parallel.one_blas_thread():
-            return _cost_facts(cost_parts(task.network, batch))
+            return _cost_facts(cost_parts(task.network, batch)), ()
     found = compare_cost(task.network, batch, theirs, (task.inputs, task.targets))
-    return replace(
+    facts = replace(
         _cost_facts(found.ours),
         theirs=found.theirs,
         agrees=found.agrees,
         explanation=found.explanation,
     )
+    return facts, found.notes
 
 
 def _cost_facts(parts: CostParts) -> CostFacts:
@@ -379,8 +430,8 @@ def _train(task: _Task, steps: int, rate: float) -> Network:
     network, batch = task.network, task.network.batch(task.inputs, task.targets)
     try:
         for _ in range(steps):
-            moved = network.with_theta(network.theta.copy())
-            given = task.gradients(moved, task.inputs, task.targets)
+            handed = Handed(network, task.inputs, task.targets)
+            given, _ = call_on_copies(task.gradients, "gradients", handed)
             gradient: Gradient = read_gradient(network, given, task.inputs, task.targets)
             with np.errstate(over="ignore"):
                 theta = network.theta - rate * gradient.vector

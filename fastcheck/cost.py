@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from fastcheck.door import finite_array, lower_precision, unit_roundoff
 from fastcheck.errors import InputError
 from fastcheck.kernels.forward import cost as forward_cost
+from fastcheck.model.user_calls import Handed, Written, call_on_copies
 from fastcheck.network import PENALTIES, Batch, Network
 from fastcheck.repeatable import same_twice
 
-__all__ = ["CostComparison", "CostParts", "compare_cost", "cost_parts"]
+__all__ = ["CostComparison", "CostParts", "compare_cost", "cost_parts", "user_cost"]
 
 Floats = NDArray[np.float64]
 
@@ -53,12 +54,15 @@ class CostComparison:
         Equal up to rounding, or so close that only the way of computing can differ.
     explanation : str
         In a sentence; "" where they are equal.
+    notes : tuple of str
+        What a reader should know, a sentence each.
     """
 
     ours: CostParts
     theirs: float
     agrees: bool
     explanation: str
+    notes: tuple[str, ...] = ()
 
 
 def cost_parts(network: Network, batch: Batch) -> CostParts:
@@ -109,16 +113,30 @@ def compare_cost(
     InputError
         For a J that is no finite number or that differs between two calls.
     """
+    if not callable(cost):
+        return _compared(network, batch, *_number(cost))
+    handed = Handed(network, *(owned if owned is not None else (batch.X, batch.T)))
+    (theirs, precision), written = same_twice(
+        lambda: _called(cost, handed), "cost", lambda a, b: a[0] == b[0]
+    )
+    return replace(_compared(network, batch, theirs, precision), notes=written.notes)
+
+
+def user_cost(cost: Callable[[Network, Any, Any], Any], handed: Handed) -> float:
+    """Return the user's J, called once, on copies."""
+    return _called(cost, handed)[0][0]
+
+
+def _called(
+    cost: Callable[[Network, Any, Any], Any], handed: Handed
+) -> tuple[tuple[float, str], Written]:
+    value, written = call_on_copies(cost, "cost", handed)
+    return _number(value), written
+
+
+def _compared(network: Network, batch: Batch, theirs: float, precision: str) -> CostComparison:
+    """Hold a J against ours."""
     ours = cost_parts(network, batch)
-    inputs, targets = owned if owned is not None else (batch.X, batch.T)
-    value: Any = cost
-    if callable(cost):
-        value = same_twice(
-            lambda: cost(network.with_theta(network.theta.copy()), inputs, targets),
-            "cost",
-            lambda a, b: _number(a)[0] == _number(b)[0],
-        )
-    theirs, precision = _number(value)
     roundoff = unit_roundoff(lower_precision(precision, network.precision))
     size = max(abs(ours.data), abs(ours.penalty), abs(theirs))
     gap = abs(theirs - ours.total)

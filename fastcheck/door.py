@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,37 +65,69 @@ def finite_array(values: ArrayLike, name: str) -> tuple[NDArray[np.float64], str
 
 def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:
     """Return an array of real numbers, or say what it is instead."""
-    detach = getattr(values, "detach", None)
-    if detach is not None:  # a torch tensor, perhaps one that requires a gradient
-        values = detach().cpu()
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise InputError(
-            f"{name} is ragged ({error})", "an array of numbers", "Give rows of equal length."
-        ) from None
-    except TypeError:  # a torch bfloat16 tensor has no NumPy counterpart
-        array = np.asarray(values.float())  # type: ignore[union-attr]
+    _refuse_masked(values, name)
+    array = _as_array(values, name)
     if np.iscomplexobj(array):
         raise InputError(
             f"{name} is complex", "real numbers", "Take its real part if that is meant."
         )
     known = array.dtype.kind in "fiub" or array.dtype.name == "bfloat16"
     if not known:
+        sparse = hasattr(values, "toarray")
         raise InputError(
-            f"{name} has dtype {array.dtype}", "numbers (float64, float32, float16 or integers)"
+            f"{name} is sparse" if sparse else f"{name} has dtype {array.dtype}",
+            "numbers (float64, float32, float16 or integers)",
+            "Use its .toarray()." if sparse else "",
         )
     return array
 
 
-def positive_number(value: Any, name: str, *, zero: bool = False) -> float:
-    """Return a positive (or, with `zero`, non-negative) finite number."""
+def _as_array(values: Any, name: str) -> NDArray[Any]:
+    """Return what NumPy makes of anything; a torch tensor may require a gradient or be bfloat16."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    try:
+        try:
+            return np.asarray(values)
+        except TypeError:  # a torch bfloat16 tensor has no NumPy counterpart
+            return np.asarray(values.float())
+    except ValueError as error:
+        raise InputError(
+            f"{name} is ragged ({error})", "an array of numbers", "Give rows of equal length."
+        ) from None
+    except Exception as error:  # whatever the object's own conversion raises
+        kind = type(values).__name__
+        raise InputError(
+            f"{name} of type {kind} is no array ({error})", "an array of numbers"
+        ) from None
+
+
+def _refuse_masked(values: Any, name: str) -> None:
+    """Refuse masked entries, alone or in a list of arrays: NumPy drops the mask in silence."""
+    parts = values if isinstance(values, (list, tuple)) else [values]
+    for part in parts:
+        if isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part):
+            count = int(np.ma.getmaskarray(part).sum())
+            raise InputError(
+                f"{name} is masked in {count} place{'s' * (count > 1)}",
+                "numbers everywhere: what is under a mask would be computed with",
+                "Leave the samples out, or put numbers there: .filled(0).",
+            )
+
+
+def positive_number(value: Any, name: str, *, zero: bool = False, below: float = math.inf) -> float:
+    """Return a positive (or, with `zero`, non-negative) finite number below a bound."""
+    if isinstance(value, (str, bytes, bool, np.bool_)) or np.ndim(value):
+        raise InputError(f"{name}={value!r}", "a number")
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name}={value!r}", "a number") from None
-    if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
-        raise InputError(f"{name}={value!r}", "0 or more" if zero else "a number above 0")
+    least = "0 or more" if zero else "a number above 0"
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        raise InputError(f"{name}={value!r}", least)
+    if number >= below:
+        raise InputError(f"{name}={value!r}", f"{least} and below {below:g}")
     return number
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from fastcheck.cost import CostComparison, compare_cost
 from fastcheck.door import finite_array, lower_precision, unit_roundoff
 from fastcheck.errors import InputError, near_names
+from fastcheck.model.user_calls import Handed, call_on_copies
 from fastcheck.network import Network, bias_vector
 from fastcheck.repeatable import same_twice
 from fastcheck.theta import Block
@@ -55,7 +57,7 @@ class Gradient:
 
 
 def read_gradient(network: Network, gradient: Any, inputs: Any, targets: Any) -> Gradient:
-    """Read a gradient.
+    """Read a gradient; a callable is called on copies, and what it writes into is noted.
 
     Parameters
     ----------
@@ -80,11 +82,13 @@ def read_gradient(network: Network, gradient: Any, inputs: Any, targets: Any) ->
     if not callable(gradient):
         return _read(network, gradient)
 
+    handed = Handed(network, inputs, targets)
+
     def call() -> Gradient:
-        # On copies: a function may move the weights in place, or fill the same arrays every time.
-        given = gradient(network.with_theta(network.theta.copy()), inputs, targets)
+        given, written = call_on_copies(gradient, "gradients", handed)
         read = _read(network, given)
-        return replace(read, vector=read.vector.copy())
+        # A copy: a function may fill the same arrays every time.
+        return replace(read, vector=read.vector.copy(), notes=(*read.notes, *written.notes))
 
     first: Gradient = same_twice(call, "gradients", _same)
     return first
@@ -99,6 +103,7 @@ def _same(first: Gradient, second: Gradient) -> bool:
 
 def _read(network: Network, given: Any) -> Gradient:
     """Read anything but a callable."""
+    given = _collected(given)
     arrays = _by_block(network, given)
     if arrays is None:
         return _from_vector(network, given)
@@ -124,6 +129,13 @@ def _by_block(network: Network, given: Any) -> list[tuple[Block, Any]] | None:
         return _from_sequence(network, given)
     one_matrix = len(blocks) == 1 and given is not None and np.ndim(given) == 2
     return [(blocks[0], given)] if one_matrix else None
+
+
+def _collected(given: Any) -> Any:
+    """Return as a list or dictionary what can be read only once, or has no places."""
+    if isinstance(given, ItemsView):
+        return dict(given)
+    return list(given) if isinstance(given, (Iterator, ValuesView, deque)) else given
 
 
 def _all_numbers(values: Sequence[Any]) -> bool:

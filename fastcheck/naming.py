@@ -137,6 +137,7 @@ def _bind(
     spec: Any, table: Mapping[str, Entry], aliases: Mapping[str, str], what: str
 ) -> tuple[Entry | None, float, Any]:
     """Return (entry, parameter, user's function) for 'relu', 'elu(0.5)', ('elu', 0.5) or f."""
+    spec = _known(spec)
     if callable(spec):
         return None, 0.0, spec
     parameter: Any = None
@@ -146,13 +147,33 @@ def _bind(
         raise InputError(f"{what} {spec!r}", "a name, (name, parameter) or a function")
     written = re.fullmatch(r"\s*([\w \-]+?)\s*\(\s*([-+.\deE]+)\s*\)\s*", spec)
     if written:
-        spec, parameter = written.group(1), written.group(2)
+        spec, parameter = written.group(1), _number(written.group(2))
     entry = _entry(spec, table, aliases, what)
     if parameter is None:
         return entry, entry.parameter or 0.0, None
     if entry.parameter is None:
         raise InputError(f"{entry.name} with parameter {parameter}", f"no parameter: {entry.name}")
     return entry, positive_number(parameter, f"parameter of {entry.name}"), None
+
+
+def _number(text: str) -> float | str:
+    """Return a written parameter as a number; what is none is refused with its name."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+# Python's and NumPy's own functions that numba can't see into.
+SAME_AS = {"tanh": "tanh", "expit": "sigmoid"}
+THEIR_MODULES = {"builtin_function_or_method", "ufunc"}
+
+
+def _known(spec: Any) -> Any:
+    """Return the name of `math.tanh`, `np.tanh` and `scipy.special.expit`; else what was given."""
+    if type(spec).__name__ in THEIR_MODULES:
+        return SAME_AS.get(spec.__name__, spec)
+    return spec
 
 
 def _fuse(activations: list[Any], loss: Any) -> tuple[list[Any], Any]:
@@ -184,7 +205,12 @@ def _activation_list(spec: Any, layers: int) -> list[Any]:
     if isinstance(spec, str) or callable(spec):
         _bind(spec, ACTIVATIONS, ACTIVATION_ALIASES, "activation")  # a misspelt one is refused here
         return [spec] * (layers - 1) + ["identity"]
-    activations = list(spec)
+    try:
+        activations = [_known(each) for each in spec]
+    except TypeError:
+        raise InputError(
+            f"activations={spec!r}", "a name, a function, or a list with one of them a layer"
+        ) from None
     if len(activations) != layers:
         hint = ""
         if len(activations) == layers - 1:

@@ -57,10 +57,20 @@ class NetworkOptions(TypedDict, total=False):
     names: Mapping[str, str]
 
 
+def _listed(arrays: Any, name: str) -> list[Any]:
+    """Return a sequence or what a generator yields as a list."""
+    try:
+        return list(arrays)
+    except TypeError:
+        kind = type(arrays).__name__
+        raise InputError(f"{name} of type {kind}", "a list with one array a layer") from None
+
+
 def _weight_arrays(
     weights: Sequence[ArrayLike], transposed: bool
 ) -> tuple[list[Floats], list[str]]:
     """Return the weights in row convention, and their precisions; shapes must chain."""
+    weights = _listed(weights, "weights")
     if len(weights) == 0:
         raise InputError("no weights", "at least one weight matrix")
     arrays, precisions = [], []
@@ -97,7 +107,7 @@ def _bias_arrays(
     biases: Sequence[ArrayLike | None] | None, weights: Sequence[Floats]
 ) -> tuple[list[Floats | None], list[str]]:
     """Return the biases as vectors, None where a layer has none."""
-    given = [None] * len(weights) if biases is None else list(biases)
+    given = [None] * len(weights) if biases is None else _listed(biases, "biases")
     if len(given) != len(weights):
         raise InputError(
             f"{len(given)} biases for {len(weights)} weights", "as many biases as weights"
@@ -249,7 +259,10 @@ class Network:
             block = order.biases(layer)
             if block is not None and vector is not None:
                 arrays[block.name] = vector
-        network = cls._of_options(order, order.pack(arrays), options)
+        theta = order.pack(arrays)
+        if W[0].base is theta:  # the user's own vector, who may write into it later
+            theta = theta.copy()
+        network = cls._of_options(order, theta, options)
         return replace(network, precision=lower_precision(*precisions, *more), layout=layout)
 
     @classmethod
@@ -364,10 +377,10 @@ class Network:
         return array.astype(self.precision) if known else array
 
     def with_theta(self, theta: Floats) -> Network:
-        """Return the same network at another θ."""
+        """Return the same network at another θ, of which it keeps a copy."""
         if theta.shape != self.theta.shape:
             raise InputError(f"θ of shape {theta.shape}", f"shape {self.theta.shape}")
-        return replace(self, theta=theta)
+        return replace(self, theta=np.array(theta, dtype=np.float64))
 
     def describe(self) -> str:
         """`784-512-512-10 relu, softmax_cross_entropy, λ = 0.1`, in one line."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from fastcheck.errors import InputError
 
-__all__ = ["same_twice"]
+__all__ = ["same_twice", "unmoved"]
 
 T = TypeVar("T")
 
@@ -29,3 +29,31 @@ def same_twice(call: Callable[[], T], what: str, same: Callable[[T, T], bool]) -
             "Check with keep_prob=1 (or .eval()), or fix the masks and pass them as dropout_masks.",
         )
     return first
+
+
+def unmoved(before: T, again: Callable[[], T], what: str, by: str) -> T:
+    """Return `again()`, a value of the user's J after some other call, where it is still `before`.
+
+    Parameters
+    ----------
+    before : number
+        J at θ, before the call.
+    again : callable
+        Evaluates J at the same θ.
+    what, by : str
+        What messages call J, and the call that came between.
+
+    Raises
+    ------
+    InputError
+        Where the two differ: J depends on something besides θ, which that call changes.
+    """
+    after = again()
+    if after != before:
+        raise InputError(
+            f"{what} is {before!r} at θ, and {after!r} at the same θ once {by} was called",
+            "a J that depends on θ alone",
+            f"{by} changes something else that {what} depends on: running statistics (batch "
+            "normalisation), a counter, a cache, or the data. Freeze it for the check: .eval().",
+        )
+    return after

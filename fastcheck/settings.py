@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -115,16 +116,20 @@ class Settings:
             )
         if self.backend not in BACKENDS:
             raise InputError(
-                f"unknown backend {self.backend!r}", "a backend", near_names(self.backend, BACKENDS)
+                f"unknown backend {self.backend!r}",
+                "a backend",
+                near_names(str(self.backend), BACKENDS),
             )
         if self.precision is not None and self.precision not in PRECISIONS:
             raise InputError(
                 f"precision={self.precision!r}",
                 "a precision",
-                near_names(self.precision, PRECISIONS),
+                near_names(str(self.precision), PRECISIONS),
             )
-        for name in ("epsilon", "tol", "memory"):
+        for name in ("epsilon", "memory"):
             _positive_number(getattr(self, name), name)
+        # A relative difference is never above 1: such a tol calls everything right.
+        _positive_number(self.tol, "tol", below=1.0)
         for name in ("sample", "sample_units", "jobs", "chunk_size"):
             _whole_number(getattr(self, name), name, least=1)
         _whole_number(self.seed, "seed", least=0)
@@ -162,10 +167,10 @@ class Settings:
         )
 
 
-def _positive_number(value: Any, name: str) -> float:
+def _positive_number(value: Any, name: str, *, below: float = math.inf) -> float:
     from fastcheck.door import positive_number  # brings NumPy; the names above do not
 
-    return positive_number(value, name)
+    return positive_number(value, name, below=below)
 
 
 def _whole_number(value: Any, name: str, *, least: int) -> None:

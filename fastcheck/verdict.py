@@ -36,6 +36,7 @@ from fastcheck.tolerances import (
 
 __all__ = [
     "GRADES",
+    "NOT_CHECKED",
     "STATUSES",
     "BlockVerdict",
     "ComponentVerdict",
@@ -49,6 +50,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 Sigma = float | Floats | Deviations | None
 
+NOT_CHECKED = "not checked"  # of a block that a sample or an interrupted run left out
 GRADES = ("great", "look", "worry")
 GREAT, WORRY = 1e-7, 1e-3
 SHOWN = 10  # components in a report, and one more for each block in trouble
@@ -199,8 +201,10 @@ class BlockVerdict:
 
     @property
     def verdict(self) -> str:
-        """`wrong` also where a single component is."""
-        return "wrong" if self.wrong else self.status
+        """`wrong` also where a single component is, `not checked` where none was looked at."""
+        if self.wrong:
+            return "wrong"
+        return NOT_CHECKED if self.status == "agree" and not self.checked else self.status
 
 
 @dataclass(frozen=True)
@@ -250,8 +254,8 @@ def _ratio(error: float, first: float, second: float) -> float:
 
 
 def worst_status(*statuses: str) -> str:
-    """Return the worst of some statuses."""
-    return max(statuses, key=STATUSES.index, default="agree")
+    """Return the worst of some statuses; what was not checked counts for nothing."""
+    return max(statuses, key=(NOT_CHECKED, *STATUSES).index, default="agree")
 
 
 def grade(difference: float, status: str) -> str:

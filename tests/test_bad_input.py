@@ -1,10 +1,13 @@
 """The Python door: bad input is refused with what was given, what was expected and what to do."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from fastcheck import InputError, Network, gradcheck, numerical_gradient
 
@@ -47,6 +50,20 @@ class Noisy:
     def __call__(self, *_: Any) -> dict[str, Any]:
         self.calls += 1
         return gradient(dW1=W1 * self.calls)
+
+
+class Stubborn:
+    """What has a conversion to an array that fails."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("no numbers here")
+
+
+def masked(array: Any) -> Any:
+    """Return an array whose first entry is masked."""
+    mask = np.zeros(np.shape(array), bool)
+    mask.flat[0] = True
+    return np.ma.masked_array(array, mask)
 
 
 Bad = tuple[Callable[[], Any], str, str, str]
@@ -128,6 +145,30 @@ BAD: dict[str, Bad] = {
     "dates": (
         lambda: check(inputs=np.zeros((5, 3), "datetime64[s]")), "datetime64", "numbers", "",
     ),
+    "object numbers": (
+        lambda: check(inputs=X.astype(object)), "inputs has dtype object", "numbers", "",
+    ),
+    "records": (
+        lambda: check(inputs=np.zeros((5, 3), [("a", float)])), "inputs has dtype", "numbers", "",
+    ),
+    "a mapping": (lambda: check(inputs={"a": X}), "dtype object", "numbers", ""),
+    "sparse": (lambda: check(inputs=scipy.sparse.csr_array(X)), "sparse", "numbers", "toarray"),
+    "no array": (lambda: check(inputs=Stubborn()), "type Stubborn is no array", "numbers", ""),
+    # masks
+    "masked X": (
+        lambda: check(inputs=masked(X)), "inputs is masked in 1 place", "everywhere", "filled",
+    ),
+    "masked Y": (lambda: check(targets=masked(Y)), "targets is masked", "everywhere", ""),
+    "masked W": (lambda: network((masked(W1), W2)), "W1 is masked", "everywhere", ""),
+    "masked b": (lambda: network(biases=(B1, masked(B2))), "b2 is masked", "everywhere", ""),
+    "masked dW": (lambda: check(gradient(dW1=masked(W1))), "dW1 is masked", "everywhere", ""),
+    "masked vector": (
+        lambda: check(masked(np.ones(26))), "the gradient is masked", "everywhere", "",
+    ),
+    "masked rows": (lambda: check(inputs=list(masked(X))), "inputs is masked", "everywhere", ""),
+    "masked mask": (
+        lambda: network(dropout_masks={1: masked(np.ones((5, 4)))}), "mask 1 is masked", "", "",
+    ),
     # empty
     "no samples": (
         lambda: check(inputs=np.ones((0, 3)), targets=np.ones(0)), "zero samples", "at least", "",
@@ -148,6 +189,10 @@ BAD: dict[str, Bad] = {
             network(loss="sigmoid_cross_entropy"), X, np.full((5, 2), 1.5), gradient()
         ),
         "1.5", "between 0 and 1", "",
+    ),
+    "label of one class": (
+        lambda: gradcheck(network((W1, W2[:1]), (B1, B2[:1])), X, Y, np.zeros(21)),
+        "label 1 of sample 1", "labels 0..0", "sigmoid_cross_entropy",
     ),
     # names
     "activation": (lambda: network(activations="rleu"), "activation 'rleu'", "one of", "relu"),
@@ -173,6 +218,30 @@ BAD: dict[str, Bad] = {
         lambda: check(epsilon=1e-20, method="textbook"), "1e-20", "", "psilon",
     ),
     "tol": (lambda: check(tol=float("inf")), "tol=inf", "above 0", ""),
+    "tol 2": (lambda: check(tol=2), "tol=2", "below 1", ""),
+    "tol 1": (lambda: check(tol=1.0), "tol=1.0", "below 1", ""),
+    "tol 0": (lambda: check(tol=0), "tol=0", "above 0", ""),
+    "tol negative": (lambda: check(tol=-1e-7), "tol=-1e-07", "above 0", ""),
+    "tol NaN": (lambda: check(tol=float("nan")), "tol=nan", "above 0", ""),
+    "tol text": (lambda: check(tol="1e-7"), "tol='1e-7'", "a number", ""),
+    "tol bool": (lambda: check(tol=True), "tol=True", "a number", ""),
+    "tol complex": (lambda: check(tol=1e-7j), "tol=1e-07j", "a number", ""),
+    "tol list": (lambda: check(tol=[1e-7]), "tol=[1e-07]", "a number", ""),
+    "epsilon NaN": (lambda: check(epsilon=float("nan")), "epsilon=nan", "above 0", ""),
+    "epsilon large": (lambda: check(epsilon=1e3), "epsilon=1000", "small", "1e-07"),
+    "l2 NaN": (lambda: network(l2=float("nan")), "l2=nan", "0 or more", ""),
+    "l2 text": (lambda: network(l2="0.1"), "l2='0.1'", "a number", ""),
+    "parameter text": (lambda: network(activations="elu(e)"), "parameter of elu='e'", "number", ""),
+    "backend a number": (lambda: check(backend=3), "backend 3", "", "loky"),
+    "precision a list": (lambda: check(precision=[]), "precision=[]", "", "float32"),
+    # lists of layers
+    "weights None": (lambda: network(None), "weights of type NoneType", "one array a layer", ""),
+    "biases a number": (lambda: network(biases=3), "biases of type int", "one array a layer", ""),
+    "activations None": (lambda: network(activations=None), "activations=None", "a name", ""),
+    "activation no scalar": (
+        lambda: numerical_gradient(network(activations=np.vectorize(math.tanh)), X, Y),
+        "can't be compiled", "float", "scalar",
+    ),
     "sample": (lambda: check(sample=0), "sample=0", "1 or more", ""),
     "sample a fraction": (lambda: check(sample=0.5), "sample=0.5", "whole number", ""),
     "seed": (lambda: check(seed=-3), "seed=-3", "0 or more", ""),
@@ -212,6 +281,92 @@ def test_the_same_calls_with_good_input_are_not_refused() -> None:
     assert gradcheck(network(), X, Y, right).passed
     course = network(layout="course", dropout_masks={1: np.ones((4, 5))})
     assert gradcheck(course, X.T, Y, numerical_gradient(course, X.T, Y)).passed
+
+
+GOOD_ARRAYS: dict[str, Any] = {
+    "np.matrix": lambda a: np.matrix(a) if a.ndim == 2 else a,
+    "nothing masked": partial(np.ma.masked_array, mask=False),
+    "lists": lambda a: a.tolist(),
+    "read-only": lambda a: (b := a.copy(), b.flags.__setattr__("writeable", False))[0],
+    "columns first": np.asfortranarray,
+    "every other": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "long double": lambda a: a.astype(np.longdouble),
+}
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.parametrize("form", GOOD_ARRAYS)
+def test_any_array_of_numbers_gives_the_same_numbers(form: str) -> None:
+    made = GOOD_ARRAYS[form]
+    whole = network((made(W1), made(W2)), (made(B1), made(B2)))
+    right = numerical_gradient(network(), X, Y)
+    np.testing.assert_array_equal(numerical_gradient(whole, made(X), made(Y)), right)
+    assert gradcheck(whole, made(X), made(Y), made(right)).passed
+
+
+def test_weights_and_biases_may_come_from_a_generator() -> None:
+    whole = network((W for W in (W1, W2)), (b for b in (B1, B2)))
+    np.testing.assert_array_equal(whole.theta, network().theta)
+
+
+@pytest.mark.parametrize("own", [math.tanh, np.tanh, [math.tanh, "identity"]])
+def test_functions_of_python_and_numpy_are_the_activation_of_that_name(own: Any) -> None:
+    whole = network(activations=own)
+    assert whole.describe() == network().describe()
+    np.testing.assert_array_equal(
+        numerical_gradient(whole, X, Y), numerical_gradient(network(), X, Y)
+    )
+
+
+@pytest.mark.parametrize("own", [math.atan, np.arctan])
+def test_functions_of_python_and_numpy_without_a_name_here_are_compiled(own: Any) -> None:
+    z = X @ W1.T + B1
+    a = np.arctan(z)
+    p = np.exp(a @ W2.T + B2)
+    dZ2 = (p / p.sum(axis=1, keepdims=True) - np.eye(2)[Y]) / 5
+    dZ1 = (dZ2 @ W2) / (1 + z**2)
+    right = {"dW1": dZ1.T @ X, "db1": dZ1.sum(0), "dW2": dZ2.T @ a, "db2": dZ2.sum(0)}
+    report = gradcheck(network(activations=own), X, Y, right)
+    assert report.passed, report
+
+
+def plain_one_output(loss: str, t: Any) -> dict[str, Any]:
+    """Return the gradient of a network with one output by a plain backward pass."""
+    a = np.tanh(X @ W1.T + B1)
+    z = a @ W2[:1].T + B2[:1]
+    errors: dict[str, Callable[[], Any]] = {
+        "sigmoid_cross_entropy": lambda: (1 / (1 + np.exp(-z)) - t) / 5,
+        "squared_error": lambda: (z - t) / 5,
+        "softmax_cross_entropy": lambda: 0.0 * z,
+    }
+    dZ2 = errors[loss]()
+    dZ1 = (dZ2 @ W2[:1]) * (1 - a**2)
+    return {"dW1": dZ1.T @ X, "db1": dZ1.sum(0), "dW2": dZ2.T @ a, "db2": dZ2.sum(0)}
+
+
+TARGETS = {
+    "sigmoid_cross_entropy": Y.astype(float),
+    "squared_error": RNG.normal(size=5),
+    "softmax_cross_entropy": np.zeros(5, int),  # labels: there is one class
+}
+
+
+@pytest.mark.parametrize("loss", TARGETS)
+@pytest.mark.parametrize("shape", [(5,), (5, 1), (1, 5)])
+@pytest.mark.parametrize("layout", ["rows", "course"])
+def test_targets_of_one_output_may_lie_either_way(loss: str, shape: Any, layout: str) -> None:
+    t = TARGETS[loss]
+    whole = network((W1, W2[:1]), (B1, B2[:1]), loss=loss, layout=layout)
+    given = plain_one_output(loss, t.reshape(5, 1))
+    inputs = X.T if layout == "course" else X
+    report = gradcheck(whole, inputs, t.reshape(shape), given)
+    assert report.passed, report
+
+
+def test_targets_of_one_class_may_be_probabilities() -> None:
+    whole = network((W1, W2[:1]), (B1, B2[:1]))
+    assert gradcheck(whole, X, np.ones((5, 1)), np.zeros(21)).passed
 
 
 def test_a_sample_larger_than_n_checks_all_and_says_so() -> None:

@@ -70,6 +70,38 @@ def test_alpha_is_the_penalty_over_twice_the_samples() -> None:
     assert (problem.network.l2, problem.network.penalty) == (0.3, "l2/2m")
 
 
+class HandsOn(MLPClassifier):
+    """A subclass that hands on whatever arguments its release has."""
+
+    def _backprop(self, *arguments: Any, **named: Any) -> Any:
+        return super()._backprop(*arguments, **named)
+
+
+class HandsOnTwice(HandsOn):
+    def _backprop(self, X: Any, *rest: Any) -> Any:
+        return super()._backprop(X, *rest)
+
+
+class Centres(MLPClassifier):
+    """A backward pass that writes into its batch."""
+
+    def _backprop(self, X: Any, *rest: Any) -> Any:
+        X -= X.mean(axis=0)
+        return super()._backprop(X, *rest)
+
+
+@pytest.mark.parametrize("kind", [HandsOn, HandsOnTwice])
+def test_a_subclass_that_hands_its_arguments_on_is_checked(kind: Any) -> None:
+    assert check_sklearn(fitted(made(kind), X, LABELS), X, LABELS).passed
+
+
+def test_a_backward_pass_that_writes_into_its_batch_is_no_gradient_of_this_batch() -> None:
+    model = fitted(made(Centres), X, LABELS)
+    shifted = X + 1.0
+    report = check_sklearn(model, shifted, LABELS)
+    assert report.status == "wrong"
+
+
 class PenaltyOnBiases(MLPClassifier):
     def _compute_loss_grad(
         self, layer: Any, count: Any, activations: Any, deltas: Any, coefs: Any, intercepts: Any

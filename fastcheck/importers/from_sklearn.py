@@ -63,7 +63,8 @@ def problem_from_sklearn(model: Any, inputs: Any, targets: Any) -> Problem:
             "Call fit, or partial_fit once.",
         )
     X, T = _batch(model, inputs, targets)
-    loss, weights, biases = _own_gradient(model, X, T)
+    # On copies: a backward pass of the user's may write into its batch.
+    loss, weights, biases = _own_gradient(model, X.copy(), T.copy())
     options = _options(model)
     network = _chain(model).network(options)
     several = options["loss"] == "squared_error" and T.shape[1] > 1
@@ -130,9 +131,25 @@ def _own_gradient(
     # Filled by _backprop, whose deltas pass through in-place functions.
     coefs = [np.empty_like(W) for W in model.coefs_]
     intercepts = [np.empty_like(b) for b in model.intercepts_]
-    weighed = "sample_weight" in inspect.signature(model._backprop).parameters
-    weights: list[Any] = [None] if weighed else []  # since scikit-learn 1.7
+    weights: list[Any] = [None] if _takes_sample_weight(model) else []
     loss, coefs, intercepts = model._backprop(
         X, T, *weights, activations, deltas, coefs, intercepts
     )
     return loss, list(coefs), list(intercepts)
+
+
+def _takes_sample_weight(model: Any) -> bool:
+    """Return whether `_backprop` takes sample weights, as it does since scikit-learn 1.7.
+
+    A subclass may hand its arguments on as they come: then what it overrides says so.
+    """
+    for kind in type(model).__mro__:
+        method = vars(kind).get("_backprop")
+        if method is None:
+            continue
+        parameters = inspect.signature(method).parameters.values()
+        if "sample_weight" in {p.name for p in parameters}:
+            return True
+        if not any(p.kind == p.VAR_POSITIONAL for p in parameters):
+            return False
+    return False

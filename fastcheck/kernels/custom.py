@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -16,13 +17,27 @@ from fastcheck.kernels.forward import NO_ACTIVATION, NO_LOSS
 __all__ = ["activation_pointer", "loss_pointer"]
 
 
+def _calling_one(function: Any) -> Callable[[float], float]:
+    return lambda z: float(function(z))
+
+
+def _calling_two(function: Any) -> Callable[[float, float], float]:
+    return lambda output, target: float(function(output, target))
+
+
+# By the number of arguments.
+CALLING: dict[int, Callable[[Any], Callable[..., float]]] = {1: _calling_one, 2: _calling_two}
+
+
 def _compiled(function: Callable[..., float], arguments: int) -> Any:
     """Return the user's function compiled, or say why numba can't."""
     inner = getattr(function, "py_func", function)
-    dispatcher: Any = scalar_kernel(inner)
+    if not isinstance(inner, FunctionType):  # math.erf, np.arctan: compiled inside of a function
+        inner = CALLING[arguments](inner)
     try:
+        dispatcher: Any = scalar_kernel(inner)
         dispatcher.compile((numba.float64,) * arguments)
-    except (NumbaError, TypeError) as error:
+    except (NumbaError, TypeError, AttributeError) as error:
         name = getattr(function, "__name__", repr(function))
         reason = str(error).strip().splitlines()
         raise InputError(

@@ -32,7 +32,7 @@ def _annotations(report: Report, title: str) -> Iterator[str]:
     yield _command(report.status, _titled(HEADLINES[report.status], title), message)
     if len(report.blocks) > 1:
         for block in report.blocks:
-            if block.verdict != "agree":
+            if block.verdict in LEVELS and block.verdict != "agree":
                 yield _command(block.verdict, _titled(block.name, title), _in_words(block))
 
 

@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 
 from fastcheck.report.data import Report
 from fastcheck.report.words import number, verdict_sentence
-from fastcheck.verdict import BlockVerdict
+from fastcheck.verdict import NOT_CHECKED, BlockVerdict
 
 __all__ = ["render"]
 
-OUTCOMES = {"wrong": "failure", "cannot tell": "error"}
+OUTCOMES = {"wrong": "failure", "cannot tell": "error", NOT_CHECKED: "skipped"}
 # XML 1.0 has no way to write these, not even escaped.
 ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -44,9 +44,8 @@ def render(report: Report) -> str:
 
 def _add_suite(root: ElementTree.Element, report: Report, title: str) -> None:
     cases = list(_cases(report))
-    counts = {
-        kind: sum(OUTCOMES.get(c.status) == kind for c in cases) for kind in ("failure", "error")
-    }
+    kinds = OUTCOMES.values()
+    counts = {kind: sum(OUTCOMES.get(c.status) == kind for c in cases) for kind in kinds}
     suite = ElementTree.SubElement(
         root,
         "testsuite",
@@ -54,7 +53,7 @@ def _add_suite(root: ElementTree.Element, report: Report, title: str) -> None:
         tests=str(len(cases)),
         failures=str(counts["failure"]),
         errors=str(counts["error"]),
-        skipped="0",
+        skipped=str(counts["skipped"]),
         time=f"{sum(report.run.seconds.values()):.3f}",
     )
     for case in cases:

@@ -11,7 +11,7 @@ from fastcheck.report.data import Report
 from fastcheck.report.heatmap import DARK, LIGHT, Cells, image
 from fastcheck.report.pictures import Grid, Pictures
 from fastcheck.report.words import number
-from fastcheck.verdict import BlockVerdict
+from fastcheck.verdict import BlockVerdict, worst_status
 
 __all__ = ["BlockMap", "CellRow", "Layer", "Themed", "block_maps", "place_name"]
 
@@ -96,7 +96,7 @@ def block_maps(report: Report, pictures: Pictures) -> list[Layer]:
     result = []
     for key, maps in found.items():
         title = f"Layer {key}" if isinstance(key, int) else str(key)
-        worst = max((m.block.verdict for m in maps), key=STATUSES.index)
+        worst = worst_status(*(m.block.verdict for m in maps))
         result.append(Layer(title, worst, maps))
     return result
 

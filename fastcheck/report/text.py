@@ -26,11 +26,17 @@ from fastcheck.report.words import (
     shape,
     verdict_sentence,
 )
-from fastcheck.verdict import BlockVerdict, ComponentVerdict
+from fastcheck.verdict import NOT_CHECKED, BlockVerdict, ComponentVerdict
 
 __all__ = ["bar", "failure", "render"]
 
-STYLES = {"agree": "green", "kink": "cyan", "cannot tell": "yellow", "wrong": "bold red"}
+STYLES = {
+    "agree": "green",
+    "kink": "cyan",
+    "cannot tell": "yellow",
+    "wrong": "bold red",
+    NOT_CHECKED: "dim",
+}
 DECADES = 16  # a bar goes from 1e-16 to 1
 # From so many columns on a bar has more than one cell for each decade.
 CELLS_PER_DECADE = ((200, 4), (100, 2), (0, 1))
@@ -120,7 +126,7 @@ def _details(report: Report, width: int, said: tuple[str, ...] = ()) -> Iterator
     rows, left_out = _rows(report)
     yield _block_table(report, rows, width)
     if left_out:
-        yield f"   and {left_out} more blocks, all right"
+        yield f"   and {left_out}"
     if report.components:
         yield ""
         yield _component_table(_shown(report), width)
@@ -220,13 +226,17 @@ def _table_width(lines: list[list[str]]) -> int:
     return sum(widest) + 2 * (len(widest) - 1)
 
 
-def _rows(report: Report) -> tuple[list[BlockVerdict], int]:
-    """Return the blocks to show, and how many right ones are left out of a very long list."""
+def _rows(report: Report) -> tuple[list[BlockVerdict], str]:
+    """Return the blocks to show, and what is said of those left out of a very long list."""
     blocks = list(report.blocks)
     if len(blocks) <= MOST_BLOCKS:
-        return blocks, 0
-    shown = [b for b in blocks if b.verdict != "agree"] or blocks[:MOST_BLOCKS]
-    return shown, len(blocks) - len(shown)
+        return blocks, ""
+    calm = [b for b in blocks if b.verdict in ("agree", NOT_CHECKED)]
+    troubled = [b for b in blocks if b.verdict not in ("agree", NOT_CHECKED)]
+    left_out = calm if troubled else blocks[MOST_BLOCKS:]
+    unseen = sum(b.verdict == NOT_CHECKED for b in left_out)
+    rest = f"{unseen} not checked" if unseen else "all right"
+    return troubled or blocks[:MOST_BLOCKS], f"{len(left_out)} more blocks, {rest}"
 
 
 def _block_figures(block: BlockVerdict, report: Report, cells_per_decade: int) -> list[str]:

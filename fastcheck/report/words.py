@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from fastcheck.report.data import CostFacts, Report
-from fastcheck.verdict import BlockVerdict
+from fastcheck.verdict import NOT_CHECKED, BlockVerdict
 
 __all__ = ["HEADLINES", "MARKS", "all_notes", "facts", "number", "shape", "verdict_sentence"]
 
 HEADLINES = {"agree": "RIGHT", "cannot tell": "CANNOT TELL", "wrong": "WRONG"}
-MARKS = {"agree": "✓", "kink": "∧", "cannot tell": "?", "wrong": "✗"}
+MARKS = {"agree": "✓", "kink": "∧", "cannot tell": "?", "wrong": "✗", NOT_CHECKED: "·"}
 GRADES = {"great": "great", "look": "have a careful look", "worry": "most likely a bug"}
 SMALL_EPSILON = 1e-7  # where truncation is below what a float64 gradient is held to
 LISTED = 4  # blocks named in a sentence
@@ -106,9 +106,14 @@ def _wrong(report: Report) -> str:
     if not bad:
         return f"{opening} Only the whole is too far off, no single block."
     where = _listed([f"{b.name} ({_share(b)})" for b in bad])
-    good = len(report.blocks) - len(bad)
+    good = sum(b.verdict == "agree" for b in report.blocks)
     others = f"{good} blocks are" if good > 1 else "block is"
     rest = f" The other {others} right." if good else ""
+    left_out = sum(b.verdict == NOT_CHECKED for b in report.blocks)
+    if left_out:
+        rest = (
+            f" Of the others {good} {'is' if good == 1 else 'are'} right, {left_out} not checked."
+        )
     if any(b.verdict == "cannot tell" for b in report.blocks):
         rest = ""
     return f"{opening} Wrong: {where}.{rest}{_other_cost(report.cost)}"
