@@ -8,11 +8,19 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from fastcheck.cli import EXIT_CODES
+from fastcheck.importers.npz import SPEC_FIELDS
+from fastcheck.kernels.activations import ACTIVATIONS
+from fastcheck.kernels.losses import LOSSES
+from fastcheck.network import PENALTIES
+from fastcheck.options import DTYPES, FORMATS
+from fastcheck.settings import BACKENDS, METHODS
 from tests.pages import ELISION, Step, difference, steps_of, written
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -156,3 +164,56 @@ def _read(text: str) -> list[Step]:
         page = Path(folder) / "page.md"
         page.write_text(text, "utf-8")
         return steps_of(page)
+
+
+# ---- lists -------------------------------------------------------------------------------------
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text("utf-8")
+
+
+def row(name: str, option: str) -> str:
+    """Return the row of a page's tables that an option stands in."""
+    return next(line for line in page(name).splitlines() if line.startswith(f"| `{option} "))
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--method", METHODS), ("--backend", BACKENDS), ("--format", FORMATS), ("--dtype", DTYPES)],
+)
+def test_an_option_names_all_that_it_takes(option: str, words: tuple[str, ...]) -> None:
+    named = set(re.findall(r"`([\w.]+)`", row("command.md", option).partition("` | ")[2]))
+    assert named - {"joblib.parallel_config"} == set(words)
+
+
+def test_every_option_of_pytest_is_in_its_table(pytestconfig: pytest.Config) -> None:
+    named = set(re.findall(r"(?<=\| `)--gradcheck-[a-z]+", page("pytest.md")))
+    known = {name for name in vars(pytestconfig.option) if name.startswith("gradcheck_")}
+    assert named == {f"--{name.replace('_', '-')}" for name in known}
+    assert len(known) == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "known"), [("Activations", ACTIVATIONS), ("Losses", LOSSES)], ids=["φ", "ℓ"]
+)
+def test_every_activation_and_loss_is_listed(kind: str, known: dict[str, object]) -> None:
+    listed = re.search(rf"^{kind}: (.*?)\.$", page("files.md"), re.MULTILINE | re.DOTALL)
+    assert listed
+    assert sorted(re.findall(r"`(\w+)`", listed[1])) == sorted(known)
+
+
+def test_every_field_of_a_spec_and_every_penalty_is_named() -> None:
+    table = page("files.md").split("### The spec")[1].split("###")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(SPEC_FIELDS)
+    assert set(re.findall(r'`"(l2[^"]*)"`', table)) == set(PENALTIES)
+
+
+def test_exit_codes_and_extras_are_those_there_are() -> None:
+    codes = page("command.md").split("## Exit codes")[1].split("```")[0]
+    assert re.findall(r"^\| (\d) \|", codes, re.MULTILINE) == ["0", "1", "2", "3"]
+    assert sorted(EXIT_CODES.values()) == [0, 1, 3]
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|(.*?)\|", page("install.md"), re.M)))
+    assert set(named) == set(extras) - {"dev", "docs"}
