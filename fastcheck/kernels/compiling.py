@@ -8,12 +8,12 @@ shapes the machine code, so that a change anywhere is a new folder.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import os
 import platform
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,8 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.types import WrapperAddressProtocol
 from numba.extending import typeof_impl
 
+from fastcheck.kernels.disk_cache import KernelCache, say_not_kept
+
 __all__ = [
     "CACHE_FOLDER",
     "Pointer",
@@ -35,6 +37,9 @@ __all__ = [
     "pointer_kernel",
     "scalar_kernel",
 ]
+
+ccallback: Any = importlib.import_module("numba.core.ccallback")  # typed in recent releases only
+sigutils: Any = importlib.import_module("numba.core.sigutils")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,24 +88,21 @@ if SAFE_TO_KEEP:
         os.register_at_fork(after_in_child=_count_from_anywhere)
 
 
-@contextmanager
-def _our_folder() -> Iterator[None]:
-    """Let numba keep what is compiled inside in our folder; where that fails, nowhere.
+def _kept(function: Callable[..., Any]) -> KernelCache | None:
+    """Return the cache of a function; None where nothing of it may be kept on disk.
 
     Sources that changed while they were being imported belong into no folder.
     """
-    if not SAFE_TO_KEEP:
-        raise RuntimeError("kernels of two processes could be taken for each other")
-    if hashlib.sha256(_sources()).digest() != SOURCES_AT_START:
-        raise RuntimeError("kernel sources changed while they were being imported")
-    config: Any = numba.config  # its attributes are made when it is imported
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(CACHE_FOLDER)
+    if not SAFE_TO_KEEP or not CACHE_FOLDER.is_absolute():
+        say_not_kept(CACHE_FOLDER, "this release of numba, or no home to keep them in")
+        return None
     try:
-        CACHE_FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
-        yield
-    finally:
-        config.CACHE_DIR = before
+        if hashlib.sha256(_sources()).digest() != SOURCES_AT_START:
+            return None
+        return KernelCache(function, CACHE_FOLDER)
+    except OSError as error:  # the source can't be read
+        say_not_kept(CACHE_FOLDER, error.strerror)
+        return None
 
 
 def compiled_before() -> bool:
@@ -127,10 +129,10 @@ def inlined_kernel(function: F) -> F:
 def array_kernel(function: F) -> F:
     """Compile a function of arrays; its machine code is kept on disk."""
     dispatcher = numba.njit(**OPTIONS)(function)
-    # OSError, RuntimeError: a read-only home, so compile anew in every process. AttributeError:
-    # numba is switched off for debugging, and this is the plain function.
-    with suppress(OSError, RuntimeError, AttributeError), _our_folder():
-        dispatcher.enable_caching()
+    compiled = getattr(dispatcher, "py_func", None)  # None: numba is switched off for debugging
+    found = None if compiled is None else _kept(compiled)
+    if found is not None:
+        dispatcher._cache = found
     return dispatcher  # type: ignore[no-any-return]
 
 
@@ -163,9 +165,12 @@ def pointer_kernel(signature: str, *, keep: bool = True) -> Callable[[F], Pointe
     """Compile a scalar function that other kernels take as an argument; kept on disk too."""
 
     def compiled(function: F) -> Pointer:
-        if keep:
-            with suppress(OSError, RuntimeError), _our_folder():
-                return Pointer(numba.cfunc(signature, cache=True)(function))
-        return Pointer(numba.cfunc(signature)(function))
+        normalized = sigutils.normalize_signature(signature)
+        callback = ccallback.CFunc(function, normalized, locals={}, options={})
+        found = _kept(function) if keep else None
+        if found is not None:
+            callback._cache = found
+        callback.compile()
+        return Pointer(callback)
 
     return compiled
