@@ -10,7 +10,9 @@ import os
 import shlex
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -347,8 +349,9 @@ def _invoke(command: click.Command, name: str, arguments: list[str]) -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; whatever goes wrong is one line on stderr."""
-    command, name, rest = _command(arguments)
+    name = "fastcheck"
     try:
+        command, name, rest = _command(arguments)
         return _invoke(command, name, rest)
     except InputError as error:
         return _fail(str(error))
@@ -359,19 +362,28 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
-        if os.environ.get("FASTCHECK_TRACEBACK"):
-            raise
+    except BaseException as error:  # SystemExit too: 1 means a wrong gradient, and nothing else
+        return _unexpected(error)
+
+
+def _unexpected(error: BaseException) -> int:
+    """Say what went wrong, with the place in the user's own code, and return the exit code."""
+    if os.environ.get("FASTCHECK_TRACEBACK"):
+        traceback.print_exception(error)
+        return BAD_INPUT
+    try:
         from fastcheck.methods.self_check import SelfCheckError
         from fastcheck.target import failure
 
-        return _fail(
-            failure(error), CANNOT_TELL if isinstance(error, SelfCheckError) else BAD_INPUT
-        )
+        code = CANNOT_TELL if isinstance(error, SelfCheckError) else BAD_INPUT
+        return _fail(failure(error), code)
+    except Exception:  # what can't even be imported, or a memory that is full
+        return _fail(f"{type(error).__name__}: {error}")
 
 
 def _fail(message: str, code: int = BAD_INPUT) -> int:
-    sys.stderr.write(f"fastcheck: {' '.join(message.split())}\n")
+    with suppress(OSError, ValueError, AttributeError):  # no standard error: the code tells
+        sys.stderr.write(f"fastcheck: {' '.join(message.split())}\n")
     return code
 
 

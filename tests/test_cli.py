@@ -478,11 +478,57 @@ def test_arrays_cannot_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_traceback_comes_only_when_asked_for(
-    target: Path, monkeypatch: pytest.MonkeyPatch
+    target: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FASTCHECK_TRACEBACK", "1")
-    with pytest.raises(IndexError):
-        run(["--quiet", f"{target}:broken"])
+    code, _, err = says(capsys, "--quiet", f"{target}:broken")
+    assert code == 2
+    assert err.startswith("Traceback")
+    assert "IndexError" in err
+
+
+ENDINGS: list[BaseException] = [
+    MemoryError("unable to allocate 8.6 GiB"),
+    RecursionError("maximum recursion depth exceeded"),
+    ImportError("libcblas.so.3: cannot open shared object file"),
+    SystemExit(1),
+    SystemExit("the user's own words"),
+    SystemExit(0),
+    OSError(28, "No space left on device"),
+    AssertionError(),
+    GeneratorExit(),
+]
+
+
+@pytest.mark.parametrize("traceback", ["", "1"])
+@pytest.mark.parametrize("ending", ENDINGS, ids=repr)
+@pytest.mark.parametrize("place", ["_command", "_problem", "_report", "_announce_compiling"])
+def test_whatever_else_goes_wrong_is_no_wrong_gradient_and_no_right_one(
+    place: str,
+    ending: BaseException,
+    traceback: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ends(*_: object) -> None:
+        raise ending
+
+    monkeypatch.setattr(cli, place, ends)
+    monkeypatch.setenv("FASTCHECK_TRACEBACK", traceback)
+    code, out, err = says(capsys, *SMALL)
+    assert (code, out) == (2, "")
+    assert type(ending).__name__ in err
+    if not traceback:
+        assert err.startswith("fastcheck: ")
+
+
+def test_a_module_that_is_missing_is_no_wrong_gradient(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise ImportError('half an installation')")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parent.parent}"}
+    command = [sys.executable, "-m", "fastcheck", "--version"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 2
+    assert ran.stderr == ("fastcheck: it can't be loaded (ImportError: half an installation)\n")
 
 
 def test_an_interruption_is_one_line(
