@@ -1,32 +1,34 @@
-"""The textbook method beside the plain NumPy loop: components a second, accuracy, memory.
+"""Both methods beside the plain NumPy loop: components a second, accuracy, memory.
 
-`pytest bench/test_textbook.py` prints the table. Every row checks the same components of the same
-network, at the same ε; NumPy's BLAS may use all cores. Peers and ours take turns, so that a busy
-machine slows all of them, and the ratios are those of the fastest turn of each.
+`pytest bench/test_textbook.py` prints the table at its end. Every row checks the same components of
+the same network, at the same ε; NumPy's BLAS may use all cores.
 """
 
 import itertools
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
-from fastcheck.methods.textbook import prepare
+from bench.conftest import YARDSTICK, Rate
+from bench.unit import in_turns
+from fastcheck.methods import textbook, unit
 from fastcheck.network import Batch, Network
 from fastcheck.parallel import run
 from fastcheck.sampling import sample
 from fastcheck.settings import Settings
 from tests import oracle
 
+ROOT = Path(__file__).parent.parent
 SIZES, M, EPSILON = (784, 512, 512, 10), 32, 1e-7
-COMPONENTS, TURNS = 260, 5
-PENALTIES = {"with L2": 0.1, "without L2": 0.0}
+COMPONENTS, TURNS = 260, 3
+PLAIN = "without L2"
+PENALTIES = {"with L2": 0.1, PLAIN: 0.0}
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -98,53 +100,59 @@ class Case:
             values[k] = (self.numpy_cost(plus) - self.numpy_cost(minus)) / (2 * EPSILON)
         return values
 
-    def fastcheck(self, jobs: int | None = None) -> Floats:
+    def textbook(self, jobs: int | None = None) -> Floats:
         """Ours, preparation included."""
         settings = Settings.of(epsilon=EPSILON, jobs=jobs)
-        work = prepare(self.network, self.batch, self.indices, settings)
+        work = textbook.prepare(self.network, self.batch, self.indices, settings)
         return work.assemble(run(work, settings, "textbook")).values
 
-    @property
-    def rows(self) -> dict[str, Callable[[], Floats]]:
-        """What is compared."""
-        return {
-            "NumPy loop, θ copied": self.numpy_copies,
-            "NumPy loop, in place": self.numpy_in_place,
-            "fastcheck, one worker": lambda: self.fastcheck(jobs=1),
-            "fastcheck": self.fastcheck,
-        }
+    def unit(self) -> Floats:
+        """The unit method on the same components, preparation included."""
+        settings = Settings.of(epsilon=EPSILON)
+        work = unit.prepare(self.network, self.batch, self.indices, settings)
+        return work.assemble(run(work, settings, "unit")).values
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
-def test_components_a_second(penalty: str, benchmark: BenchmarkFixture) -> None:
-    case = Case.of(PENALTIES[penalty])
-    values = {name: row() for name, row in case.rows.items()}  # warmed up, compiled
-    best = dict.fromkeys(case.rows, np.inf)
-    for _ in range(TURNS):
-        for name, row in case.rows.items():
-            start = time.perf_counter()
-            row()
-            best[name] = min(best[name], time.perf_counter() - start)
-    benchmark(case.fastcheck)
-    print(f"\n784-512-512-10 ReLU, batch 32, softmax cross-entropy, {penalty}")
-    for name, seconds in best.items():
-        difference = oracle.relative_difference(case.gradient, values[name])
-        ratio = best["NumPy loop, in place"] / seconds
-        print(
-            f"{name:24}{COMPONENTS / seconds:8.0f} components/s {ratio:6.2f}x"
-            f"   difference {difference:.1e}"
-        )
-        benchmark.extra_info[name] = [COMPONENTS / seconds, ratio, difference]
-        assert difference < 3e-7
-    assert best["fastcheck"] < best["NumPy loop, in place"]
+ROWS: dict[str, Callable[[Case], Floats]] = {
+    "NumPy loop, θ copied": Case.numpy_copies,
+    YARDSTICK: Case.numpy_in_place,
+    "textbook, one worker": lambda case: case.textbook(jobs=1),
+    "textbook": Case.textbook,
+    "unit, the same components": Case.unit,
+}
+
+
+@pytest.fixture(params=PENALTIES, name="penalty", scope="module")
+def _penalty(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(name="case", scope="module")
+def _case(penalty: str) -> Case:
+    return Case.of(PENALTIES[penalty])
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_components_a_second(method: str, penalty: str, case: Case, rate: Rate) -> None:
+    network = "784-512-512-10" if penalty == PLAIN else f"784-512-512-10, {penalty}"
+    difference = rate(network, method, lambda: ROWS[method](case), case.gradient)
+    assert difference < (1e-11 if method.startswith("unit") else 3e-7)
+
+
+def test_the_textbook_method_outruns_the_numpy_loop(case: Case) -> None:
+    """In turns, so that a busy machine slows both."""
+    loop, ours = in_turns([case.numpy_in_place, case.textbook], TURNS)
+    assert ours < loop
 
 
 MEASURE = """
-import resource
+import resource, sys
+sys.path.append({root!r})
 from bench.test_textbook import Case
 case = Case.of(0.1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-case.fastcheck()
+case.textbook()
 print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -152,7 +160,10 @@ print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 def test_memory_of_the_whole_process() -> None:
     pytest.importorskip("resource")
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", MEASURE.format(root=str(ROOT))],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     before, peak = (int(kilobytes) / 1024 for kilobytes in done.stdout.split())
     print(f"\npeak of the process {peak:.0f} MiB, {before:.0f} of them before the check")

@@ -1,43 +1,51 @@
-"""The unit method beside one backpropagation of the same network; `pytest bench/test_unit.py`.
+"""The unit method on all components, and one backpropagation; `pytest bench/test_unit.py`.
 
 `python -m bench.unit` prints the whole table of ratios.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import fastcheck
+from bench.conftest import Rate
 from bench.unit import Case
 from fastcheck.backprop import gradients
-from fastcheck.verdict import relative_difference
 
 SIZES = {"784-128-10": [784, 128, 10], "784-512-512-10": [784, 512, 512, 10]}
+LIMIT = 1e-11  # of the difference to backpropagation
 
 
-@pytest.fixture(params=SIZES, name="case")
-def _case(request: pytest.FixtureRequest) -> Case:
-    return Case.of(SIZES[request.param], 32)
+@pytest.fixture(params=SIZES, name="network")
+def _network(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
-@pytest.mark.benchmark(group="all components")
+@pytest.fixture(name="case")
+def _case(network: str) -> Case:
+    return Case.of(SIZES[network], 32)
+
+
+@pytest.mark.benchmark(group="a forward and backward pass")
 def test_numpy_backpropagation(benchmark: BenchmarkFixture, case: Case) -> None:
     benchmark(case.backprop)
 
 
-@pytest.mark.benchmark(group="all components")
-def test_numerical_gradient(benchmark: BenchmarkFixture, case: Case) -> None:
-    case.numerical()
-    dtheta = benchmark(case.numerical)
-    off = relative_difference(dtheta, gradients(case.network, case.batch))
-    benchmark.extra_info["difference"] = off
-    assert off < 1e-11
+def test_numerical_gradient(network: str, case: Case, rate: Rate) -> None:
+    gradient = gradients(case.network, case.batch)
+    assert rate(network, "unit, all components", case.numerical, gradient) < LIMIT
 
 
-@pytest.mark.benchmark(group="all components")
-def test_gradcheck(benchmark: BenchmarkFixture, case: Case) -> None:
-    dtheta = gradients(case.network, case.batch)
-    network, X, T = case.network, case.batch.X, case.batch.T
-    report = benchmark(fastcheck.gradcheck, network, X, T, dtheta)
-    assert report.passed, report
+def test_gradcheck(network: str, case: Case, rate: Rate) -> None:
+    gradient = gradients(case.network, case.batch)
+
+    def check() -> np.ndarray:
+        given = case.batch.X, case.batch.T, gradient
+        report = fastcheck.gradcheck(case.network, *given)
+        assert report.passed, report
+        return gradient
+
+    rate(network, "unit, the whole gradcheck", check, gradient)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -176,7 +175,7 @@ def wide() -> None:
 
 def start() -> None:
     """Time the whole process, with kernels compiled and on a fresh cache."""
-    command = [shutil.which("fastcheck") or "fastcheck", "--sample", "5000", "--quiet"]
+    command = [sys.executable, "-m", "fastcheck", "--sample", "5000", "--quiet"]
     with tempfile.TemporaryDirectory() as folder:
         fresh = {**os.environ, "XDG_CACHE_HOME": folder}
 
