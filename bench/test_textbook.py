@@ -26,7 +26,7 @@ from tests import oracle
 
 ROOT = Path(__file__).parent.parent
 SIZES, M, EPSILON = (784, 512, 512, 10), 32, 1e-7
-COMPONENTS, TURNS = 260, 3
+COMPONENTS, TURNS = 130, 3
 PLAIN = "without L2"
 PENALTIES = {"with L2": 0.1, PLAIN: 0.0}
 

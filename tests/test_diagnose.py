@@ -3,6 +3,8 @@
 import itertools
 import json
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,33 +83,41 @@ def test_a_right_gradient_is_never_diagnosed(net: Net) -> None:
     assert diagnosed(net, flat(planted.backward(net, {}))) is None
 
 
-@pytest.mark.parametrize("net", planted.NETS, ids=lambda net: net.name)
-def test_single_bugs_are_named(net: Net) -> None:
+def each_bug_once() -> Iterator[tuple[Net, str, int]]:
+    """Yield every bug on one network after another that it can be made in, at one of its layers."""
+    for number, bug in enumerate(planted.BUGS):
+        nets = [net for net in planted.NETS if planted.places(net, bug)]
+        net = nets[number % len(nets)]
+        layers = planted.places(net, bug)
+        yield net, bug, layers[number % len(layers)]
+
+
+def bugs_by_net() -> list[Any]:
+    """Return the bugs of each network at all layers: hundreds, so these are slow."""
+    found = []
+    for precision, nets in (("float64", planted.NETS), ("float32", planted.NETS[:4])):
+        found.append(pytest.param(precision, list(each_bug_once()), id=f"{precision}-each once"))
+        for net in nets:
+            every = [(net, bug, layer) for bug, layer in planted_singles(net)]
+            name = f"{precision}-{net.name}"
+            found.append(pytest.param(precision, every, id=name, marks=pytest.mark.slow))
+    return found
+
+
+@pytest.mark.parametrize(("precision", "bugs"), bugs_by_net())
+def test_single_bugs_are_named(precision: str, bugs: list[tuple[Net, str, int]]) -> None:
     missed, seen = [], 0
-    for bug, layer in planted_singles(net):
-        result = diagnosed(net, flat(planted.backward(net, {bug: layer})))
+    for net, bug, layer in bugs:
+        if precision != "float64" and "float" in bug:
+            continue
+        gradient = flat(planted.backward(net, {bug: layer})).astype(precision).astype(np.float64)
+        result = diagnosed(net, gradient, precision)
         if result is None:  # it changes nothing here
             continue
         seen += 1
         if not named(result, {bug: layer}):
-            missed.append((bug, layer, [f.slip for f in result.findings], result.unexplained))
+            missed.append((net.name, bug, layer, [f.slip for f in result.findings]))
     assert seen > 20
-    assert len(missed) <= 0.05 * seen, missed
-
-
-@pytest.mark.parametrize("net", planted.NETS[:4], ids=lambda net: net.name)
-def test_single_bugs_in_float32_are_named(net: Net) -> None:
-    missed, seen = [], 0
-    for bug, layer in planted_singles(net):
-        if "float" in bug:
-            continue
-        rounded = flat(planted.backward(net, {bug: layer})).astype(np.float32).astype(np.float64)
-        result = diagnosed(net, rounded, "float32")
-        if result is None:
-            continue
-        seen += 1
-        if not named(result, {bug: layer}):
-            missed.append((bug, layer, [f.slip for f in result.findings], result.unexplained))
     assert len(missed) <= 0.05 * seen, missed
 
 

@@ -10,8 +10,10 @@ import pytest
 import fastcheck
 from tests import networks
 from tests.builders import batch_of, gradients_of, network_of
+from tests.repetitions import draws
 
-COUNT = 200
+PART = 50
+IN_PARTS = draws(PART, 4 * PART, PART)  # each from a seed on
 
 
 def drawn(seed: int, dtype: Any = np.float64) -> networks.Drawn:
@@ -26,29 +28,32 @@ def status(problem: networks.Drawn, gradients: dict[str, Any], method: str) -> s
     ).status
 
 
-def statuses(method: str, dtype: Any = np.float64) -> dict[int, str]:
+def statuses(first: int, method: str, dtype: Any = np.float64) -> dict[int, str]:
     """The verdict on the right gradient of each network, by its seed: `drawn(seed)` replays it."""
-    problems = {seed: drawn(seed, dtype) for seed in range(COUNT)}
+    problems = {seed: drawn(seed, dtype) for seed in range(first, first + PART)}
     return {seed: status(p, gradients_of(p), method) for seed, p in problems.items()}
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
-def test_the_unit_method_passes_every_right_gradient(dtype: Any) -> None:
-    found = statuses("unit", dtype)
-    assert len(found) == COUNT
+@IN_PARTS
+def test_the_unit_method_passes_every_right_gradient(dtype: Any, seed: int) -> None:
+    found = statuses(seed, "unit", dtype)
+    assert len(found) == PART
     assert {seed: status for seed, status in found.items() if status != "agree"} == {}
 
 
-def test_the_textbook_accuses_no_right_gradient() -> None:
-    found = statuses("textbook")
+@IN_PARTS
+def test_the_textbook_accuses_no_right_gradient(seed: int) -> None:
+    found = statuses(seed, "textbook")
     assert [seed for seed, status in found.items() if status == "wrong"] == []
 
 
 @pytest.mark.parametrize("kind", ["half a percent", "one component", "a sign"])
-def test_the_unit_method_passes_no_wrong_gradient(kind: str) -> None:
+@IN_PARTS
+def test_the_unit_method_passes_no_wrong_gradient(kind: str, seed: int) -> None:
     missed = []
-    for seed in range(COUNT):
-        problem, rng = drawn(seed), np.random.default_rng(seed)
+    for number in range(seed, seed + PART):
+        problem, rng = drawn(number), np.random.default_rng(number)
         gradients = gradients_of(problem)
         largest = {name: np.abs(g).max() for name, g in gradients.items()}
         told = [name for name, size in largest.items() if size > 1e-9]
@@ -63,5 +68,5 @@ def test_the_unit_method_passes_no_wrong_gradient(kind: str) -> None:
         else:
             wrong *= -1.0
         if status(problem, {**gradients, name: wrong}, "unit") != "wrong":
-            missed.append((seed, name))
+            missed.append((number, name))
     assert missed == []

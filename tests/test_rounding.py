@@ -19,6 +19,7 @@ from fastcheck.tolerances import (
     block_rounding,
 )
 from tests.networks import Drawn
+from tests.repetitions import draws
 from tests.rounding_cases import (
     cases,
     dense,
@@ -49,13 +50,14 @@ def _makers(precision: str) -> list[str]:
     return [*makers, "torch"] if importlib.util.find_spec("torch") else makers
 
 
+@draws(1, 2)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_no_correct_gradient_is_accused(precision: str) -> None:
+def test_no_correct_gradient_is_accused(precision: str, seed: int) -> None:
     makers = _makers(precision)
     if not makers:
         pytest.skip("needs torch")
     seen = []
-    for drawn, predicted, exact in cases(20250101, 50, precision):
+    for drawn, predicted, exact in cases(20250101 + seed, 25, precision):
         for maker in makers:
             gradient = _gradients(drawn, precision, maker)
             if gradient is None:
@@ -66,7 +68,7 @@ def test_no_correct_gradient_is_accused(precision: str) -> None:
             assert np.max(found.shares, initial=0.0) <= 1.0, predicted.network.describe()
     large = np.concatenate([f.blocks[f.sizes >= 50] for f in seen])
     # ... and σ is about as large as the errors are, or the above would say nothing.
-    assert len(seen) > 40
+    assert len(seen) > 20
     assert 0.2 < np.median(large) < 1.5
 
 

@@ -25,6 +25,7 @@ from tests import networks, oracle, oracle_mpmath
 from tests.builders import as_network
 from tests.networks import Drawn, problems, random_problem
 from tests.oracle import Named
+from tests.repetitions import draws
 from tests.unit_cases import blocks, exact, prepared, unit, worst_block
 
 EXACT = 1e-12
@@ -69,9 +70,10 @@ def test_every_convention(penalty: str, reduction: str) -> None:
         assert_exact(drawn, epsilon)
 
 
-@given(problems(), st.sampled_from(EPSILONS))
-@settings(max_examples=200, deadline=None)
-def test_any_network_at_any_epsilon(drawn: Drawn, epsilon: float) -> None:
+@draws(1, 4)
+@given(drawn=problems(), epsilon=st.sampled_from(EPSILONS))
+@settings(max_examples=50, deadline=None)
+def test_any_network_at_any_epsilon(seed: int, drawn: Drawn, epsilon: float) -> None:
     assert_exact(drawn, epsilon)
 
 
@@ -83,20 +85,20 @@ def test_deep_networks(seed: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e-1, 10.0, 1e3])
-@pytest.mark.parametrize("seed", range(12))
+@draws(6, 12)
 def test_weights_of_any_size(scale: float, seed: int) -> None:
     assert_exact(drawn_with(seed, scale=scale), EPSILONS[seed % 11], digits=400)
 
 
 @pytest.mark.parametrize("factor", [1e4, 1e-6, 1e-200, 0.0])
-@pytest.mark.parametrize("seed", range(12))
+@draws(6, 12)
 def test_inputs_of_any_size(factor: float, seed: int) -> None:
     drawn = drawn_with(seed)
     drawn = replace(drawn, inputs=drawn.inputs * factor)
     assert_exact(drawn, EPSILONS[seed % 11], digits=500)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@draws(10, 20)
 def test_one_outlying_sample(seed: int) -> None:
     """Its step is a thousand times that of the others."""
     drawn, rng = drawn_with(seed), np.random.default_rng(seed)
@@ -334,7 +336,7 @@ def sided_gradient(drawn: Drawn, sides: tuple[float, ...], monkeypatch: pytest.M
         return oracle.pack(*oracle.backprop(*drawn.arrays, **drawn.conventions))
 
 
-@pytest.mark.parametrize("seed", range(60))
+@draws(20, 60)
 def test_on_kinks_the_value_is_the_central_difference(seed: int) -> None:
     drawn = on_the_grid(seed)
     found = unit(drawn, epsilon=KINK_EPSILON)
@@ -345,7 +347,7 @@ def test_on_kinks_the_value_is_the_central_difference(seed: int) -> None:
     assert np.all(np.abs(found.values - true) <= allowed)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@draws(20, 60)
 def test_kinks_are_marked_where_they_are_crossed(seed: int) -> None:
     drawn = on_the_grid(seed)
     found = unit(drawn, epsilon=KINK_EPSILON).kinks.positions
@@ -358,7 +360,7 @@ def test_kinks_are_marked_where_they_are_crossed(seed: int) -> None:
 
 
 @pytest.mark.parametrize("sides", [(0.0,), (-1.0,), (1.0,), (-1.0, 1.0)])
-@pytest.mark.parametrize("seed", range(60))
+@draws(20, 60)
 def test_every_convention_at_a_kink_is_right(
     seed: int, sides: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
