@@ -61,6 +61,8 @@ class Activation:
         Default of the parameter, None where there is none.
     piecewise_linear : bool
         Whether φ is linear between its kinks.
+    second, third : float
+        Bounds of the second and third derivative off the kinks, for a parameter of at most 1.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Activation:
     kinks: tuple[float, ...] = ()
     parameter: float | None = None
     piecewise_linear: bool = False
+    second: float = 0.0
+    third: float = 0.0
 
 
 def expit(z: Floats) -> Floats:
@@ -387,21 +391,22 @@ _ENTRIES = (
     Activation(
         "elu", 3, _elu, _elu_difference,
         lambda z, p: np.where(z > 0, 1.0, p * np.exp(np.minimum(z, 0.0))),
-        kinks=(0.0,), parameter=1.0,
+        kinks=(0.0,), parameter=1.0, second=1.0, third=1.0,
     ),
     Activation(
         "selu", 4, _selu, _selu_difference,
         lambda z, p: SELU_SCALE * np.where(z > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(z, 0.0))),
-        kinks=(0.0,),
+        kinks=(0.0,), second=1.76, third=1.76,
     ),
     Activation(
-        "softplus", 5, _softplus, _softplus_difference, lambda z, p: expit(z)
+        "softplus", 5, _softplus, _softplus_difference, lambda z, p: expit(z),
+        second=0.25, third=0.1,
     ),
     Activation(
         "sigmoid", 6, _sigmoid, _sigmoid_difference,
-        lambda z, p: np.asarray(expit(z) * expit(-z)),
+        lambda z, p: np.asarray(expit(z) * expit(-z)), second=0.1, third=0.13,
     ),
-    Activation("tanh", 7, _tanh, _tanh_difference, _tanh_derivative),
+    Activation("tanh", 7, _tanh, _tanh_difference, _tanh_derivative, second=0.78, third=2.0),
     Activation(
         "hardtanh", 8, _hardtanh, _hardtanh_difference,
         lambda z, p: (np.abs(z) < 1).astype(np.float64), kinks=(-1.0, 1.0), piecewise_linear=True,
@@ -411,14 +416,17 @@ _ENTRIES = (
         lambda z, p: ((z > 0) & (z < 6)).astype(np.float64),
         kinks=(0.0, 6.0), piecewise_linear=True,
     ),
-    Activation("silu", 10, _silu, _silu_difference, _silu_derivative),
-    Activation("gelu", 11, _gelu, _gelu_difference, _gelu_derivative),
-    Activation("gelu_tanh", 12, _gelu_tanh, _gelu_tanh_difference, _gelu_tanh_derivative),
+    Activation("silu", 10, _silu, _silu_difference, _silu_derivative, second=0.5, third=0.32),
+    Activation("gelu", 11, _gelu, _gelu_difference, _gelu_derivative, second=0.8, third=0.7),
+    Activation(
+        "gelu_tanh", 12, _gelu_tanh, _gelu_tanh_difference, _gelu_tanh_derivative,
+        second=0.8, third=0.75,
+    ),
     Activation(
         "softsign", 13, _softsign, _softsign_difference,
-        lambda z, p: (1.0 + np.abs(z)) ** -2.0, kinks=(0.0,),
+        lambda z, p: (1.0 + np.abs(z)) ** -2.0, kinks=(0.0,), second=2.0, third=6.0,
     ),
-    Activation("mish", 14, _mish, _mish_difference, _mish_derivative),
+    Activation("mish", 14, _mish, _mish_difference, _mish_derivative, second=0.7, third=0.8),
 )  # fmt: skip
 
 ACTIVATIONS: dict[str, Activation] = {entry.name: entry for entry in _ENTRIES}

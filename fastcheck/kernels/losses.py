@@ -23,7 +23,7 @@ from fastcheck.kernels.activations import (
 )
 from fastcheck.kernels.compiling import part_kernel, scalar_kernel
 
-__all__ = ["LOSSES", "Loss", "loss_growth", "loss_value"]
+__all__ = ["LOSSES", "Loss", "loss_growth", "loss_odd", "loss_value"]
 
 Floats = NDArray[np.float64]
 
@@ -43,8 +43,14 @@ class Loss:
         Kernel `(z, t, p) -> ℓ` for one sample; z, t shape (K,).
     difference : callable
         Kernel `(z, t, p, d, out)`: out[c] = ℓ(z + d[:, c]) − ℓ(z); d (K, columns) is overwritten.
+    odd : callable
+        Kernel `(z, t, p, up, down, out)`: out[c] = (ℓ(z + up[:, c]) − ℓ(z + down[:, c])) / 2 where
+        up and down are nearly opposite, so that what both sides share never cancels; up and down
+        (K, columns) are overwritten.
     output_gradient : callable
         NumPy `(Z, T, p) -> ∂ℓ/∂z`, shape (m, K), for the reference backward pass.
+    second, third : float
+        About the largest second and third derivative of ℓ by one output.
     targets : str
         What targets may be: `"probabilities"`, `"unit interval"` or `"real"`.
     parameter : float or None
@@ -57,7 +63,10 @@ class Loss:
     code: int
     value: Callable[..., Any]
     difference: Callable[..., Any]
+    odd: Callable[..., Any]
     output_gradient: Callable[[Floats, Floats, float], Floats]
+    second: float = 1.0
+    third: float = 0.0
     targets: str = "real"
     parameter: float | None = None
     kinks: bool = False
@@ -167,6 +176,53 @@ def _softmax_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) 
         out[c] = mass * _softmax_large(below, log_total, d[:, c].copy())
 
 
+@part_kernel
+def _softmax_odd_large(below: Floats, down: Floats, wide: Floats) -> float:
+    """log Σ_k π_k exp(wide_k) of one column, π the softmax of below + down."""
+    moved = below + down
+    weights = np.exp(moved - moved.max())
+    top, grown = 0.0, 0.0
+    for k in range(wide.size):
+        top = max(top, wide[k])
+        grown += weights[k] * math.expm1(min(wide[k], 600.0))
+    grown /= weights.sum()
+    if top <= 500.0 and grown > -0.5:
+        return math.log1p(grown)
+    here, there = np.empty(wide.size), np.empty(wide.size)
+    there[:] = moved + wide
+    rise = float(there.max()) - float(moved.max())
+    return rise + _below_top(there.copy(), there) - _below_top(moved, here)
+
+
+@scalar_kernel
+def _softmax_odd(z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats) -> None:
+    # From one side to the other: Σt · log1p(Σ_k π_k expm1(w_k)), w the whole way and π the softmax
+    # at the lower end, both with the targets' mean taken off.
+    below = np.empty(z.size)
+    log_total = _below_top(z, below)
+    probabilities = np.exp(below - log_total)
+    mass = t.sum()
+    for k in range(z.size):
+        for c in range(out.size):
+            up[k, c] -= down[k, c]
+    _subtract_target_mean(t, mass, up, out)
+    _subtract_target_mean(t, mass, down, out)
+    if _all_small(up.reshape(up.size)) and _all_small(down.reshape(down.size)):
+        out[:] = 0.0
+        base = np.ones(out.size)
+        for k in range(z.size):
+            share = probabilities[k]
+            for c in range(out.size):
+                there = share * _expm1_small(down[k, c])
+                base[c] += there
+                out[c] += (share + there) * _expm1_small(up[k, c])
+        for c in range(out.size):
+            out[c] = 0.5 * mass * _log1p_small(out[c] / base[c])
+        return
+    for c in range(out.size):
+        out[c] = 0.5 * mass * _softmax_odd_large(below, down[:, c].copy(), up[:, c].copy())
+
+
 @scalar_kernel
 def _sigmoid_value(z: Floats, t: Floats, p: float) -> float:
     # softplus(z) − t z = (1 − t) softplus(z) + t softplus(−z), which never cancels.
@@ -191,6 +247,26 @@ def _sigmoid_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) 
 
 
 @scalar_kernel
+def _sigmoid_odd(z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats) -> None:
+    out[:] = 0.0
+    for k in range(z.size):
+        for c in range(out.size):
+            above, below = up[k, c], down[k, c]
+            if abs(z[k]) + abs(above) + abs(below) < 0.5 and 0.0 < t[k] < 1.0:
+                # (1/2 − t) z + log 2cosh(z/2), which is even: near 0 its slope keeps its digits.
+                rise = 2.0 * math.sinh(0.5 * z[k] + 0.25 * (above + below))
+                rise *= math.sinh(0.25 * (above - below)) / math.cosh(0.5 * (z[k] + below))
+                out[c] += 0.5 * ((above - below) * (0.5 - t[k]) + math.log1p(rise))
+                continue
+            if t[k] != 1.0:
+                rise = softplus_difference(z[k], above) - softplus_difference(z[k], below)
+                out[c] += 0.5 * (1.0 - t[k]) * rise
+            if t[k] != 0.0:
+                rise = softplus_difference(-z[k], -above) - softplus_difference(-z[k], -below)
+                out[c] += 0.5 * t[k] * rise
+
+
+@scalar_kernel
 def _squared_value(z: Floats, t: Floats, p: float) -> float:
     loss = 0.0
     for k in range(z.size):
@@ -205,6 +281,25 @@ def _squared_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) 
         residual = z[k] - t[k]
         for c in range(out.size):
             out[c] += d[k, c] * (residual + 0.5 * d[k, c])
+
+
+@scalar_kernel
+def _squared_odd(z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats) -> None:
+    out[:] = 0.0
+    for k in range(z.size):
+        residual = z[k] - t[k]
+        for c in range(out.size):
+            half = 0.5 * (up[k, c] - down[k, c])
+            out[c] += half * (residual + 0.5 * (up[k, c] + down[k, c]))
+
+
+@scalar_kernel
+def _mean_squared_odd(
+    z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats
+) -> None:
+    _squared_odd(z, t, p, up, down, out)
+    for c in range(out.size):
+        out[c] *= 2.0 / z.size
 
 
 @scalar_kernel
@@ -251,6 +346,23 @@ def _huber_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) ->
             out[c] += _huber_grown(z[k] - t[k], d[k, c], p)
 
 
+@scalar_kernel
+def _huber_odd(z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats) -> None:
+    out[:] = 0.0
+    for k in range(z.size):
+        r = z[k] - t[k]
+        for c in range(out.size):
+            above, below = r + up[k, c], r + down[k, c]
+            if max(abs(above), abs(below)) <= p:
+                out[c] += 0.5 * (up[k, c] - down[k, c]) * (r + 0.5 * (up[k, c] + down[k, c]))
+            elif min(above, below) >= p:
+                out[c] += 0.5 * p * (up[k, c] - down[k, c])
+            elif max(above, below) <= -p:
+                out[c] -= 0.5 * p * (up[k, c] - down[k, c])
+            else:
+                out[c] += 0.5 * (_huber_grown(r, up[k, c], p) - _huber_grown(r, down[k, c], p))
+
+
 def _softmax(Z: Floats) -> Floats:
     """Softmax of each row in NumPy, for the output gradient."""
     powers = np.exp(Z - Z.max(axis=1, keepdims=True))
@@ -259,22 +371,25 @@ def _softmax(Z: Floats) -> Floats:
 
 _ENTRIES = (
     Loss(
-        "softmax_cross_entropy", 0, _softmax_value, _softmax_difference,
+        "softmax_cross_entropy", 0, _softmax_value, _softmax_difference, _softmax_odd,
         lambda Z, T, p: T.sum(1, keepdims=True) * _softmax(Z) - T,
-        targets="probabilities",
+        targets="probabilities", second=0.25, third=0.1,
     ),
     Loss(
-        "sigmoid_cross_entropy", 1, _sigmoid_value, _sigmoid_difference,
+        "sigmoid_cross_entropy", 1, _sigmoid_value, _sigmoid_difference, _sigmoid_odd,
         lambda Z, T, p: np.asarray((1.0 - T) * expit(Z) - T * expit(-Z)),
-        targets="unit interval",
-    ),
-    Loss("squared_error", 2, _squared_value, _squared_difference, lambda Z, T, p: Z - T),
-    Loss(
-        "mean_squared_error", 3, _mean_squared_value, _mean_squared_difference,
-        lambda Z, T, p: 2.0 * (Z - T) / Z.shape[1],
+        targets="unit interval", second=0.25, third=0.1,
     ),
     Loss(
-        "huber", 4, _huber_value, _huber_difference,
+        "squared_error", 2, _squared_value, _squared_difference, _squared_odd,
+        lambda Z, T, p: Z - T,
+    ),
+    Loss(
+        "mean_squared_error", 3, _mean_squared_value, _mean_squared_difference, _mean_squared_odd,
+        lambda Z, T, p: 2.0 * (Z - T) / Z.shape[1], second=2.0,
+    ),
+    Loss(
+        "huber", 4, _huber_value, _huber_difference, _huber_odd,
         lambda Z, T, p: np.clip(Z - T, -p, p), parameter=1.0, kinks=True,
     ),
 )  # fmt: skip
@@ -323,8 +438,40 @@ def _custom_growth(
             out[c] += custom(z[k] + d[k, c], t[k]) - here
 
 
+def _odd_leaf(entry: Loss) -> tuple[int, Callable[..., Any]]:
+    odd = entry.odd
+
+    @part_kernel
+    def odd_of(
+        which: int,
+        p: float,
+        z: Floats,
+        t: Floats,
+        up: Floats,
+        down: Floats,
+        out: Floats,
+        custom: Any,
+    ) -> None:
+        odd(z, t, p, up, down, out)
+
+    return entry.code, odd_of
+
+
+@part_kernel
+def _custom_odd(
+    which: int, p: float, z: Floats, t: Floats, up: Floats, down: Floats, out: Floats, custom: Any
+) -> None:
+    out[:] = 0.0
+    for k in range(z.size):
+        for c in range(out.size):
+            out[c] += 0.5 * (custom(z[k] + up[k, c], t[k]) - custom(z[k] + down[k, c], t[k]))
+
+
 # loss_value(code, p, z, t, custom) -> ℓ of one sample.
 loss_value = choose([*map(_value_leaf, _ENTRIES), (CUSTOM, _custom_value)])
 # loss_growth(code, p, z, t, d, out, custom): out[c] = ℓ(z + d[:, c]) − ℓ(z) of one sample; d is
 # overwritten.
 loss_growth = choose([*map(_growth_leaf, _ENTRIES), (CUSTOM, _custom_growth)])
+# loss_odd(code, p, z, t, up, down, out, custom): out[c] = (ℓ(z + up[:, c]) − ℓ(z + down[:, c])) / 2
+# of one sample; up and down are overwritten.
+loss_odd = choose([*map(_odd_leaf, _ENTRIES), (CUSTOM, _custom_odd)])

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.kernels.activations import CUSTOM
 from fastcheck.kernels.compiling import array_kernel, inlined_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
-from fastcheck.kernels.losses import loss_growth
+from fastcheck.kernels.losses import loss_odd
 from fastcheck.kernels.propagation import UNCROSSED, loss_crossings, outputs_change, row_of
 
 __all__ = ["linear_probes"]
@@ -25,6 +26,8 @@ Integers = NDArray[np.int64]
 # How much farther than the linear reach a kink is looked for: what a smooth layer on the way can
 # bend a change of h ≤ 1e-2 by, with room.
 MARGIN = 1.05
+# Slopes at θ are taken by a change of the outputs of at most so much: its square is no digit.
+SMALL_CHANGE = 2.0**-30
 
 
 class Flight(NamedTuple):
@@ -40,6 +43,10 @@ class Flight(NamedTuple):
         Overwritten.
     work : ndarray, shape (3, ·), float64
         The changes before and behind a layer, in turn, and the weights between active units.
+    curves : ndarray, shape (L + 1, 2), float64
+        Bounds of the second and third derivatives of each layer's activation, and of the loss.
+    bends : ndarray, shape (2, L), float64
+        About the relative second and third order of the changes of each layer's probes so far.
     """
 
     counts: Integers
@@ -48,6 +55,8 @@ class Flight(NamedTuple):
     sources: Integers
     squares: Floats
     work: Floats
+    curves: Floats
+    bends: Floats
 
 
 @part_kernel
@@ -108,6 +117,23 @@ def _largest(gains: Floats) -> float:
     for i in range(gains.size):
         top = max(top, abs(gains[i]))
     return top
+
+
+@part_kernel
+def _bend(flight: Flight, k: int, l: int, changes: Floats) -> None:
+    """Add what layer k's activation makes of these changes of layer l's probes."""
+    second, third = flight.curves[k, 0], flight.curves[k, 1]
+    if second == 0.0:
+        return
+    tops = flight.squares[: changes.shape[1]]
+    tops[:] = 0.0
+    for j in range(changes.shape[0]):
+        for c in range(tops.size):
+            moved = abs(changes[j, c])
+            tops[c] = moved if moved > tops[c] else tops[c]
+    top = _largest(tops)
+    flight.bends[0, l] += 0.5 * second * top
+    flight.bends[1, l] += third / 6.0 * top * top
 
 
 @part_kernel
@@ -188,6 +214,39 @@ def _near_kinks_first(
 
 
 @part_kernel
+def _end_crossings(
+    net: NetworkArrays,
+    rows: tuple[Floats, Floats, Floats],
+    here: Floats,
+    sample: int,
+    D: Floats,
+    crossed: NDArray[np.int8],
+    custom: Any,
+) -> None:
+    """Note which probes cross a kink of the output activation or of the loss, to either side."""
+    z, outputs, t = rows
+    if here.size == 0 and net.loss != 4:
+        return
+    for sign in (1.0, -1.0):
+        moved = sign * D
+        outputs_change(net, z, sample, moved, here, crossed, custom)
+        if net.loss == 4:
+            loss_crossings(outputs, t, net.loss_parameter, moved, crossed)
+
+
+@part_kernel
+def _share(net: NetworkArrays, D: Floats) -> float:
+    """Which share of the changes tells the slope at θ: a power of two; all for own functions."""
+    top = 0.0
+    for k in range(D.shape[0]):
+        top = max(top, _largest(D[k]))
+    own = net.loss >= CUSTOM or net.activations[net.activations.size - 1] >= CUSTOM
+    if own or not SMALL_CHANGE < top < np.inf:
+        return 1.0
+    return float(np.exp2(np.floor(np.log2(SMALL_CHANGE / top))))
+
+
+@part_kernel
 def _end_of_probe(
     net: NetworkArrays,
     trace: tuple[Floats, Floats, Floats],
@@ -195,14 +254,13 @@ def _end_of_probe(
     sample: int,
     D: Floats,
     step: float,
-    nodes: Floats,
     sources: Integers,
     slopes: Floats,
     reach: Floats,
     custom: Any,
     custom_loss: Any,
 ) -> None:
-    """From ΔZ_L to (ℓ⁺ − ℓ⁻) / 2h at h = step · node, both signs exactly, for each column."""
+    """From ΔZ_L at the step to ℓ's slope at θ, by both signs of a small share, for each column."""
     Z, A, T = trace
     last = net.activations.size - 1
     z = row_of(net, Z, T.shape[0], sample, last)
@@ -210,25 +268,42 @@ def _end_of_probe(
     here = kinks[0][kinks[1][last] : kinks[1][last + 1]]
     columns = D.shape[1]
     crossed = np.zeros(columns, np.int8)
-    grown = np.empty((2, columns))
-    moved = np.empty(D.shape)
-    for q in range(nodes.size):
-        for side in range(2):
-            factor = nodes[q] if side == 0 else -nodes[q]
-            for k in range(D.shape[0]):
-                for c in range(columns):
-                    moved[k, c] = factor * D[k, c]
-            outputs_change(net, z, sample, moved, here, crossed, custom)
-            if net.loss == 4:
-                loss_crossings(outputs, T[sample], net.loss_parameter, moved, crossed)
-            loss_growth(
-                net.loss, net.loss_parameter, outputs, T[sample], moved, grown[side], custom_loss
-            )
-        for c in range(columns):
-            slopes[q, sources[c]] = (grown[0, c] - grown[1, c]) / (2.0 * step * nodes[q])
+    _end_crossings(net, (z, outputs, T[sample]), here, sample, D, crossed, custom)
+    share = _share(net, D)
+    up, down = share * D, -share * D
+    nowhere, unmarked = kinks[0][:0], np.zeros(columns, np.int8)
+    outputs_change(net, z, sample, up, nowhere, unmarked, custom)
+    outputs_change(net, z, sample, down, nowhere, unmarked, custom)
+    grown = np.empty(columns)
+    loss_odd(
+        net.loss, net.loss_parameter, outputs, T[sample], up, down, grown, custom_loss
+    )  # fmt: skip
     for c in range(columns):
+        slopes[sources[c]] = grown[c] / (share * step)
         if crossed[c] != UNCROSSED:
             reach[sources[c]] = 0.0
+
+
+@part_kernel
+def _bound(
+    flight: Flight, l: int, D: Floats, step: float, slope: float, output_size: float
+) -> float:
+    """About the largest O(h²) term of layer l's slopes; `slope` is the largest of the outputs."""
+    depth = flight.curves.shape[0] - 1
+    second, third = flight.curves[depth, 0], flight.curves[depth, 1]
+    bent, twice = flight.curves[depth - 1, 0], flight.curves[depth - 1, 1]
+    if bent > 0.0:  # loss and output activation as one function
+        third += 4.0 * second * bent + output_size * twice
+        second += output_size * bent
+    tops = flight.squares[: D.shape[1]]
+    tops[:] = 0.0
+    for k in range(D.shape[0]):
+        for c in range(tops.size):
+            tops[c] += abs(D[k, c])
+    moved = _largest(tops)
+    even, odd = flight.bends[0, l], flight.bends[1, l]
+    relative = slope * (odd + even * even) + second * even * moved + third / 6.0 * moved * moved
+    return float(relative * moved / step)
 
 
 @part_kernel
@@ -275,6 +350,8 @@ def _advance(
             continue
         D = _changes(flight, k - 1, l, active.size)
         np.dot(G, D, _changes(flight, k, l, rows.size))
+        if k < flight.counts.size - 1:
+            _bend(flight, k, l, _changes(flight, k, l, rows.size))
         if here.size > 0:
             bound = _largest(gains) * _greatest_norm(D, flight.squares[: flight.counts[l]])
             _near_kinks(
@@ -316,6 +393,10 @@ def _launch(
                 moved[j, c] = G[j, c] * step
     else:
         _gather(W, rows, sources, gains[positions] * step, moved)
+    flight.bends[0, l] = 0.5 * flight.curves[l, 0] * step
+    flight.bends[1, l] = flight.curves[l, 1] / 6.0 * step * step
+    if k < flight.counts.size - 1:
+        _bend(flight, k, l, moved)
     if here.size > 0:
         _near_kinks_first(z, here, W, norms, sources, gains[positions], step, reach[first:last])
 
@@ -366,9 +447,9 @@ def _land(
     kinks: tuple[Floats, Integers],
     sample: int,
     steps: Floats,
-    nodes: Floats,
     slopes: Floats,
     reach: Floats,
+    bounds: Floats,
     flight: Flight,
     custom: Any,
     custom_loss: Any,
@@ -376,7 +457,10 @@ def _land(
     """Turn the changes at the outputs into slopes; the output units' own probes start here."""
     last = net.activations.size - 1
     outputs = net.sizes[last + 1]
-    for l in range(last + 1):
+    bounds[:] = 0.0
+    most = 0.0
+    off = row_of(net, trace[1], trace[2].shape[0], sample, last) - trace[2][sample]
+    for l in range(last, -1, -1):
         first, stop = flight.firsts[l], flight.firsts[l + 1]
         if l == last:
             D = np.eye(outputs) * steps[last]
@@ -386,9 +470,12 @@ def _land(
             sources = _probed(flight, l)
         if sources.size > 0:
             _end_of_probe(
-                net, trace, kinks, sample, D, steps[l], nodes, sources, slopes[:, first:stop],
+                net, trace, kinks, sample, D, steps[l], sources, slopes[first:stop],
                 reach[first:stop], custom, custom_loss,
             )  # fmt: skip
+            if l == last:
+                most = _largest(slopes[first:stop])
+            bounds[l] = _bound(flight, l, D, steps[l], most, 1.0 + _largest(off))
 
 
 @array_kernel
@@ -401,10 +488,11 @@ def linear_probes(
     row_norms: Floats,
     samples: tuple[int, int],
     steps: Floats,
-    nodes: Floats,
+    curves: Floats,
     touched: NDArray[np.bool_],
     slopes: Floats,
     reach: Floats,
+    bounds: Floats,
     work: Floats,
     custom: Any,
     custom_loss: Any,
@@ -426,14 +514,16 @@ def linear_probes(
         The first, and one past the last.
     steps : ndarray, shape (m, L), float64
         h of each sample and layer.
-    nodes : ndarray, shape (Q,), float64
-        The loss is taken at ± h · node.
+    curves : ndarray, shape (L + 1, 2), float64
+        Bounds of the second and third derivatives of each activation, and of the loss.
     touched : ndarray, shape (Σ n_l,), bool
         Which units are asked for.
-    slopes : ndarray, shape (samples, Q, Σ n_l), float64
-        Filled in: D(δ)/2δ at δ = h · node, 0 for units that pass nothing on.
+    slopes : ndarray, shape (samples, Σ n_l), float64
+        Filled in: D(δ)/2δ at δ → 0, 0 for units that pass nothing on.
     reach : ndarray, shape (samples, Σ n_l), float64
         Filled in: the share of h within which no kink is met (2 where none is met at all).
+    bounds : ndarray, shape (samples, L), float64
+        Filled in: about the largest |D(δ)/2δ − slope| of each layer's probes at δ ≤ h.
     work : ndarray, shape (3, ≥ max n · max(Σ_l touched_l, max n)), float64
         Overwritten.
     """
@@ -448,12 +538,13 @@ def linear_probes(
         flight = Flight(
             np.zeros(last + 1, np.int64), np.zeros(last + 2, np.int64), firsts,
             np.empty(firsts[last + 1], np.int64), np.empty(net.sizes[1:].max()), work,
+            curves, np.zeros((2, last + 1)),
         )  # fmt: skip
         _fly(
             net, theta, trace, kinks, gains, row_norms, sample, steps[sample], touched,
             reach[row], flight,
         )  # fmt: skip
         _land(
-            net, trace, kinks, sample, steps[sample], nodes, slopes[row], reach[row], flight,
-            custom, custom_loss,
+            net, trace, kinks, sample, steps[sample], slopes[row], reach[row], bounds[row],
+            flight, custom, custom_loss,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastcheck.kernels.activations import change
 from fastcheck.kernels.compiling import array_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
-from fastcheck.kernels.losses import loss_growth
+from fastcheck.kernels.losses import loss_growth, loss_odd
 
 __all__ = [
     "FROM_KINK",
@@ -98,6 +98,37 @@ def outputs_change(
                 D[k, c] *= factor
 
 
+@part_kernel
+def _at_loss(
+    net: NetworkArrays,
+    trace: tuple[Floats, Floats, Floats],
+    kinks: tuple[Floats, Integers],
+    sample: int,
+    D: Floats,
+    out: Floats,
+    odd: Floats,
+    crossed: NDArray[np.int8],
+    custom: Any,
+    custom_loss: Any,
+) -> None:
+    """From ΔZ_L to the growth of ℓ and to its odd part, as `loss_change` gives them."""
+    Z, A, T = trace
+    m, last = T.shape[0], net.activations.size - 1
+    z = row_of(net, Z, m, sample, last)
+    outputs_change(
+        net, z, sample, D, kinks[0][kinks[1][last] : kinks[1][last + 1]], crossed, custom
+    )
+    outputs = row_of(net, A, m, sample, last)
+    if net.loss == 4:
+        loss_crossings(outputs, T[sample], net.loss_parameter, D, crossed)
+    if odd.size > 0:
+        loss_odd(
+            net.loss, net.loss_parameter, outputs, T[sample], D[:, : odd.size].copy(),
+            D[:, odd.size :].copy(), odd, custom_loss,
+        )  # fmt: skip
+    loss_growth(net.loss, net.loss_parameter, outputs, T[sample], D, out, custom_loss)
+
+
 @array_kernel
 def loss_change(
     net: NetworkArrays,
@@ -108,11 +139,15 @@ def loss_change(
     units: Integers,
     deltas: Floats,
     out: Floats,
+    odd: Floats,
     crossed: NDArray[np.int8],
     custom: Any,
     custom_loss: Any,
 ) -> None:
     """out[c] = how much ℓ_s grows when Z_l[s, units[c]] grows by deltas[c].
+
+    With `odd`, the second half of the columns are the first half with the opposite deltas, and
+    odd[c] is half of what ℓ_s grows from the one to the other, never made from two growths.
 
     Parameters
     ----------
@@ -127,12 +162,13 @@ def loss_change(
     units : ndarray, shape (columns,), int64
     deltas : ndarray, shape (columns,), float64
     out : ndarray, shape (columns,), float64
+    odd : ndarray, shape (columns / 2,) or (0,), float64
     crossed : ndarray, shape (columns,), int8
         `UNCROSSED`, `FROM_KINK` (a unit that lay on a kink left it) or `GENUINE`.
     custom, custom_loss : numba function pointers
         The user's own activations and loss.
     """
-    Z, A, T = trace
+    Z, _, T = trace
     l, sample = place
     m, last = T.shape[0], net.activations.size - 1
     z = row_of(net, Z, m, sample, l)
@@ -171,11 +207,4 @@ def loss_change(
             if factor != 1.0:
                 for c in range(columns):
                     D[j, c] *= factor
-    z = row_of(net, Z, m, sample, last)
-    outputs_change(
-        net, z, sample, D, kinks[0][kinks[1][last] : kinks[1][last + 1]], crossed, custom
-    )
-    outputs = row_of(net, A, m, sample, last)
-    if net.loss == 4:
-        loss_crossings(outputs, T[sample], net.loss_parameter, D, crossed)
-    loss_growth(net.loss, net.loss_parameter, outputs, T[sample], D, out, custom_loss)
+    _at_loss(net, trace, kinks, sample, D, out, odd, crossed, custom, custom_loss)

@@ -209,7 +209,7 @@ class _Layer:
     def _shared_values(self, units: Integers, inputs: Floats) -> Floats:
         """What the shared slopes give to each component, all powers of (δ/h)² included."""
         nodes = self.probes.nodes
-        if nodes.size == 1:
+        if len(self.shared) == 1:
             return np.asarray(self.shared[0, units] * inputs)
         coefficients = np.linalg.solve(np.vander(nodes**2, increasing=True), self.shared[:, units])
         squares = (self.probes.epsilon * inputs / self.step) ** 2

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,10 +14,10 @@ from fastcheck.kernels.probes import linear_probes
 from fastcheck.kernels.propagation import loss_change
 from fastcheck.kernels.slopes import layer_slopes
 from fastcheck.network import Batch, BoundActivation, Network
-from fastcheck.workspaces import workspace
 
 __all__ = [
     "Probes",
+    "bent_slopes",
     "full_slopes",
     "linear_slopes",
     "measured",
@@ -32,16 +31,16 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 # Below this share of a layer's largest slope the O(h²) term is left alone: it is rounding.
-CURVATURE_FLOOR = 2e-13
-# Where leaving the even part out moves a slope by more than this, both signs are propagated.
-LINEAR_FLOOR = 2e-13
-LARGEST_LINEAR_EPSILON = 1e-6
-MOST_NODES = 8
+CURVATURE_FLOOR = 1e-13
+# Activations are differentiated at this step: without cancellation, the smaller the better.
+SMALLEST_STEP = 2.0**-30
+FEWEST_NODES, MOST_NODES = 2, 8
 # Where the nodes leave more than this share of a layer's largest slope, no row is shared.
-UNCONVERGED = 1e-12
-# What the O(h²) term is measured on: so many units a layer, all samples up to so many products.
+UNCONVERGED = 3e-13
+# What the number of nodes is chosen by: so many samples, and units of each layer.
+LARGEST_STRAIGHT_STEP = 3e-6
+MEASURED_SAMPLES = 8
 MEASURED_UNITS = 8
-FEW_PRODUCTS = 20_000
 CANCELLATION = 1e-14
 COLUMNS = 512
 
@@ -68,11 +67,12 @@ class Probes:
         How many units lie exactly on a kink.
     row_norms : ndarray, shape (Σ n_l,), float64
     nodes : ndarray, shape (Q,), float64
-        Where in (0, 1] of the step the slope is taken.
-    linear : bool
-        Whether changes stay linear up to the outputs, so that one pass serves both signs.
+        At which shares of the step slopes are taken where they bend; the first is 0, the slope at θ
+        itself, unless the user's own functions cancel.
+    curves : ndarray, shape (L + 1, 2), float64
+        Bounds of the second and third derivatives of each layer's activation, and of the loss.
     curvature : float
-        The O(h²) term that was measured, relative.
+        The O(h²) term where it was measured to choose the nodes, relative.
     spread : ndarray, shape (L,), float64, or None
         How far slopes of each layer are off where the user's own functions cancel.
     """
@@ -90,7 +90,7 @@ class Probes:
     on_kink: int
     row_norms: Floats
     nodes: Floats
-    linear: bool = True
+    curves: Floats
     curvature: float = 0.0
     spread: Floats | None = None
 
@@ -125,11 +125,39 @@ class Probes:
         grown, crossed = np.empty(units.size), np.empty(units.size, np.int8)
         for start in range(0, units.size, COLUMNS):
             part = slice(start, start + COLUMNS)
-            loss_change(
-                self.net, self.network.theta, self.trace, self.kinks, (layer - 1, sample),
-                units[part], deltas[part], grown[part], crossed[part], *self.network.pointers,
-            )  # fmt: skip
+            place, nothing = (layer - 1, sample), np.empty(0)
+            self._propagate(place, units[part], deltas[part], grown[part], nothing, crossed[part])
         return grown, crossed
+
+    def odd_change(
+        self, layer: int, sample: int, units: Integers, deltas: Floats
+    ) -> tuple[Floats, NDArray[np.int8]]:
+        """Return half of how much ℓ_s grows from −deltas to deltas, and what was crossed.
+
+        Both sides travel on their own, and what they share is taken out without cancellation.
+        """
+        odd, crossed = np.empty(units.size), np.empty(units.size, np.int8)
+        for start in range(0, units.size, COLUMNS // 2):
+            part = slice(start, start + COLUMNS // 2)
+            both, columns = np.tile(units[part], 2), np.append(deltas[part], -deltas[part])
+            grown, met = np.empty(both.size), np.empty(both.size, np.int8)
+            self._propagate((layer - 1, sample), both, columns, grown, odd[part], met)
+            crossed[part] = met.reshape(2, -1).max(axis=0)
+        return odd, crossed
+
+    def _propagate(
+        self,
+        place: tuple[int, int],
+        units: Integers,
+        deltas: Floats,
+        grown: Floats,
+        odd: Floats,
+        crossed: NDArray[np.int8],
+    ) -> None:
+        loss_change(
+            self.net, self.network.theta, self.trace, self.kinks, place, units, deltas, grown,
+            odd, crossed, *self.network.pointers,
+        )  # fmt: skip
 
     def slopes(
         self, layer: int, sample: int, units: Integers, nodes: Floats
@@ -137,13 +165,10 @@ class Probes:
         """Return D(δ)/2δ at each node, shape (Q, units), both signs whole, and what was crossed."""
         if units.size == 0:
             return np.zeros((nodes.size, 0)), np.zeros(0, np.int8)
-        ends = np.stack([nodes, -nodes]) * self.steps[sample, layer - 1]  # (2, Q)
-        deltas = np.repeat(ends.reshape(-1, 1), units.size, axis=1)
-        columns = np.tile(units, deltas.shape[0])
-        grown, crossed = self.change(layer, sample, columns, deltas.ravel())
-        above, below = grown.reshape(2, nodes.size, units.size)
+        deltas = np.repeat(nodes * self.steps[sample, layer - 1], units.size)
+        odd, crossed = self.odd_change(layer, sample, np.tile(units, nodes.size), deltas)
         met = crossed.reshape(-1, units.size).max(axis=0)
-        return (above - below) / (2.0 * ends[0])[:, np.newaxis], met
+        return (odd / deltas).reshape(nodes.size, units.size), met
 
 
 def trace_of(network: Network, batch: Batch, epsilon: float) -> Probes:
@@ -173,16 +198,36 @@ def trace_of(network: Network, batch: Batch, epsilon: float) -> Probes:
         on_kink=0,
         row_norms=np.concatenate(norms),
         nodes=np.ones(1),
+        curves=_curves(network),
     )
     for layer in range(1, network.depth + 1):
         largest = np.abs(probes.inputs_of(layer)).max(axis=1)
         probes.steps[:, layer - 1] = epsilon * np.maximum(1.0, largest)
     on_kink = layer_slopes(
-        net, Z, batch.size, np.ascontiguousarray(probes.steps.T), kinks,
+        net, Z, batch.size, _gain_steps(probes), kinks,
         np.array([_straight(a) for a in network.activations]), (left, right),
         network.pointers[0],
     )  # fmt: skip
     return replace(probes, on_kink=int(on_kink))
+
+
+def _gain_steps(probes: Probes) -> Floats:
+    """Return the steps that activations are differentiated at, (L, m)."""
+    own = np.array([a.entry is None for a in probes.network.activations])
+    small = np.minimum(probes.steps, SMALLEST_STEP)
+    return np.ascontiguousarray(np.where(own, probes.steps, small).T)
+
+
+def _curves(network: Network) -> Floats:
+    """Return bounds of second and third derivatives, (L + 1, 2); the loss comes last."""
+    curves = np.zeros((network.depth + 1, 2))
+    for row, activation in zip(curves, network.activations, strict=False):
+        if activation.entry is not None:
+            scale = max(1.0, abs(activation.parameter))
+            row[:] = scale * activation.entry.second, scale * activation.entry.third
+    if network.loss.entry is not None:
+        curves[-1] = network.loss.entry.second, network.loss.entry.third
+    return curves
 
 
 def _row_norms(network: Network, layer: int) -> Floats:
@@ -195,32 +240,93 @@ def _row_norms(network: Network, layer: int) -> Floats:
 
 def linear_slopes(
     probes: Probes, samples: tuple[int, int], touched: NDArray[np.bool_], work: Floats
-) -> tuple[Floats, Floats]:
-    """Return the slopes (samples, Q, Σ n_l) and the reach (samples, Σ n_l) of linear probes."""
+) -> tuple[Floats, Floats, Floats]:
+    """Return what linear probes give.
+
+    Returns
+    -------
+    slopes : ndarray, shape (samples, 1, Σ n_l), float64
+        D(δ)/2δ at δ → 0.
+    reach : ndarray, shape (samples, Σ n_l), float64
+        The share of the step within which no kink is met.
+    bounds : ndarray, shape (samples, L), float64
+        About the largest change of these slopes within the step.
+    """
     count = samples[1] - samples[0]
-    slopes = np.empty((count, probes.nodes.size, touched.size))
-    reach = np.empty((count, touched.size))
+    slopes = np.empty((count, 1, touched.size))
+    reach, bounds = np.empty((count, touched.size)), np.empty((count, probes.network.depth))
     linear_probes(
         probes.net, probes.network.theta, probes.trace, probes.kinks, probes.left,
-        probes.row_norms, samples, probes.steps, probes.nodes, touched, slopes, reach, work,
-        *probes.network.pointers,
+        probes.row_norms, samples, probes.steps, probes.curves, touched, slopes[:, 0], reach,
+        bounds, work, *probes.network.pointers,
     )  # fmt: skip
-    return slopes, reach
+    return slopes, reach, bounds
 
 
 def full_slopes(
-    probes: Probes, sample: int, touched: NDArray[np.bool_], slopes: Floats
+    probes: Probes, sample: int, touched: NDArray[np.bool_], nodes: Floats, slopes: Floats
 ) -> NDArray[np.bool_]:
-    """Fill in the slopes of one sample with both signs whole; return which probes met a kink."""
+    """Fill in the slopes of one sample with both signs whole; return which probes met a kink.
+
+    `slopes` is of shape (nodes, Σ n_l).
+    """
     crossed = np.zeros(touched.size, bool)
     offsets = probes.unit_offsets
     for layer in range(1, probes.network.depth + 1):
         part = slice(offsets[layer - 1], offsets[layer])
         units = np.flatnonzero(touched[part])
-        found, met = probes.slopes(layer, sample, units, probes.nodes)
+        found, met = probes.slopes(layer, sample, units, nodes)
         slopes[:, part][:, units] = found
         crossed[part][units] = met > 0
     return crossed
+
+
+def bent_slopes(
+    probes: Probes,
+    first: int,
+    touched: NDArray[np.bool_],
+    found: tuple[Floats, Floats, Floats],
+) -> tuple[Floats, float]:
+    """Return slopes at all nodes where they bend by more than rounding, and how much they bend.
+
+    Parameters
+    ----------
+    probes : Probes
+    first : int
+        The first sample.
+    touched : ndarray, shape (Σ n_l,), bool
+    found : tuple of ndarray
+        From `linear_slopes`. `reach` becomes 0 where a kink was met, or where no polynomial through
+        the nodes follows the slope: there each component is evaluated on its own.
+
+    Returns
+    -------
+    slopes : ndarray, shape (samples, 1 or Q, Σ n_l), float64
+    curvature : float
+        The largest O(h²) term beside its layer's largest slope.
+    """
+    slopes, reach, bounds = found
+    starts = probes.unit_offsets[:-1]
+    largest = np.maximum.reduceat(np.abs(slopes[:, 0]).max(axis=0), starts)
+    with np.errstate(invalid="ignore"):
+        small = ~(bounds > CURVATURE_FLOOR * largest)
+    if small.all():
+        relative = np.divide(bounds, largest, out=np.zeros_like(bounds), where=largest > 0.0)
+        return slopes, float(relative.max(initial=0.0))
+    counts = np.diff(probes.unit_offsets)
+    slopes = np.repeat(slopes, probes.nodes.size, axis=1)
+    curvature = 0.0
+    for row in np.flatnonzero(~small.all(axis=1)).tolist():
+        bent = touched & np.repeat(~small[row], counts)
+        met = full_slopes(probes, first + row, bent, probes.nodes[1:], slopes[row, 1:])
+        free = bent & ~met & (reach[row] > 1.0)
+        change = np.where(free, np.abs(slopes[row] - slopes[row, 0]).max(axis=0), 0.0)
+        change = np.maximum.reduceat(change, starts)
+        curvature = max(curvature, float(np.max(change[largest > 0] / largest[largest > 0])))
+        alone = met | (bent & unconverged(probes, slopes[row]))
+        reach[row][alone] = 0.0
+        slopes[row, 1:, alone] = slopes[row, 0, alone][:, np.newaxis]
+    return slopes, curvature
 
 
 def ways_on_kinks(probes: Probes) -> list[Floats]:
@@ -277,75 +383,46 @@ def unconverged(probes: Probes, slopes: Floats) -> NDArray[np.bool_]:
     return flagged
 
 
-@dataclass
-class _Bends:
-    """The largest bends that were seen: relative, and each layer's absolute."""
-
-    linear: float = 0.0
-    curvature: float = 0.0
-    spread: Floats = field(default_factory=lambda: np.zeros(0))
-
-    def see(self, layer: int, shared: Floats, whole: Floats) -> None:
-        """Compare linear slopes (units,) with whole ones at h and h/2 (2, units)."""
-        if not np.abs(whole).any():
-            return
-        largest = np.abs(whole).max()
-        between = np.abs(whole[0] - whole[1]).max()
-        self.linear = max(self.linear, np.abs(whole[0] - shared).max() / largest)
-        self.curvature = max(self.curvature, between / largest)
-        self.spread[layer - 1] = max(self.spread[layer - 1], between)
-
-
 def measured(probes: Probes) -> Probes:
-    """Measure the O(h²) term on a few probes, and choose passes and nodes by it."""
-    offsets, sizes = probes.unit_offsets, probes.network.sizes[1:]
-    bends = _Bends(spread=np.zeros(len(sizes)))
+    """Measure the O(h²) term on a few probes, and choose the nodes by it."""
+    sizes = probes.network.sizes[1:]
+    if not probes.direct and _surely_straight(probes):
+        return replace(probes, nodes=_with_zero(0.0))
+    curvature, spread = 0.0, np.zeros(len(sizes))
     for sample in _measured_samples(probes):
-        picks = [_measured_units(probes, layer, sample) for layer in range(1, len(sizes) + 1)]
-        shared = _shared_slopes(probes, sample, picks)
-        for layer, units in enumerate(picks, start=1):
+        for layer in range(1, len(sizes) + 1):
+            units = _measured_units(probes, layer, sample)
             whole, crossed = probes.slopes(layer, sample, units, np.array([1.0, 0.5]))
-            free = crossed == 0
-            if free.any():  # not all of them near a kink
-                bends.see(layer, shared[offsets[layer - 1] + units[free]], whole[:, free])
+            whole = whole[:, crossed == 0]  # not near a kink
+            largest = np.abs(whole).max(initial=0.0)
+            if largest > 0.0:
+                between = np.abs(whole[0] - whole[1]).max()
+                curvature = max(curvature, between / largest)
+                spread[layer - 1] = max(spread[layer - 1], between)
     if not probes.direct:
-        nodes = _nodes(bends.curvature)
-        # Linear probes take an activation's slope at the full step, whatever the node.
-        may = _piecewise_linear(probes) or (
-            nodes.size == 1 and probes.epsilon <= LARGEST_LINEAR_EPSILON
-        )
-        linear = may and bends.linear <= LINEAR_FLOOR
-        return replace(probes, linear=linear, curvature=bends.curvature, nodes=nodes)
+        return replace(probes, curvature=curvature, nodes=_with_zero(curvature))
     # What cancels in the user's own functions looks like a bend: 1e-16 of a value over the step.
-    excused = bends.curvature <= CANCELLATION / probes.epsilon
-    nodes = np.ones(1) if excused else _nodes(bends.curvature)
-    return replace(
-        probes, linear=False, curvature=bends.curvature, nodes=nodes, spread=bends.spread
-    )
+    excused = curvature <= CANCELLATION / probes.epsilon
+    nodes = np.ones(1) if excused else _nodes(curvature)
+    return replace(probes, curvature=curvature, nodes=nodes, spread=spread)
 
 
-def _shared_slopes(probes: Probes, sample: int, picks: list[Integers]) -> Floats:
-    """Return the linear slopes of some units of each layer, shape (Σ n_l,)."""
-    offsets, sizes = probes.unit_offsets, probes.network.sizes[1:]
-    touched = np.zeros(int(offsets[-1]), bool)
-    for layer, units in enumerate(picks):
-        touched[offsets[layer] + units] = True
-    with workspace(3, max(sizes) * max(MEASURED_UNITS * len(sizes), *sizes)) as work:
-        slopes, _ = linear_slopes(probes, (sample, sample + 1), touched, work)
-    shared: Floats = slopes[0, 0]
-    return shared
+def _surely_straight(probes: Probes) -> bool:
+    """Return whether a few nodes do, wherever a slope bends at all."""
+    return float(probes.steps.max()) <= LARGEST_STRAIGHT_STEP
+
+
+def _with_zero(curvature: float) -> Floats:
+    """Return nodes whose first is θ itself."""
+    return np.append(0.0, _nodes(max(curvature, CURVATURE_FLOOR * 2.0))[: MOST_NODES - 1])
 
 
 def _measured_samples(probes: Probes) -> Integers:
-    """Return all samples where ε is large or the network small, else a few and the largest."""
+    """Return a few samples, those of the largest steps among them."""
     m = probes.batch.size
-    few = m * sum(a * b for a, b in itertools.pairwise(probes.network.sizes)) <= FEW_PRODUCTS
-    if few or probes.epsilon > LARGEST_LINEAR_EPSILON:
-        return np.arange(m)
-    if _piecewise_linear(probes):  # only the loss bends
-        return np.unique([0, int(probes.steps.max(axis=1).argmax())])
-    spread = np.linspace(0, m - 1, 2).astype(np.int64)
-    return np.unique(np.append(spread, probes.steps.argmax(axis=0)[[0, -1]]))
+    few = min(m, MEASURED_SAMPLES)
+    spread = np.linspace(0, m - 1, few).astype(np.int64)
+    return np.unique(np.append(spread, probes.steps.argmax(axis=0)))
 
 
 def _measured_units(probes: Probes, layer: int, sample: int) -> Integers:
@@ -368,11 +445,6 @@ def _spread(size: int, count: int) -> list[int]:
     return sorted({k * (size - 1) // (count - 1) for k in range(count)})
 
 
-def _piecewise_linear(probes: Probes) -> bool:
-    """Return whether all hidden activations are linear between their kinks."""
-    return all(_straight(a) for a in probes.network.activations[:-1])
-
-
 def _straight(activation: BoundActivation) -> bool:
     """Return whether an activation is linear between its kinks."""
     return activation.entry is not None and activation.entry.piecewise_linear
@@ -382,6 +454,6 @@ def _nodes(curvature: float) -> Floats:
     """Return as many nodes as the measured curvature asks for; Chebyshev's, in the square."""
     if curvature <= CURVATURE_FLOOR:
         return np.ones(1)
-    count = int(np.ceil(np.log(1e-15) / np.log(min(curvature, 0.3)))) + 1
-    count = min(count, MOST_NODES)
+    count = int(np.ceil(np.log(1e-15) / np.log(min(curvature, 0.3))))
+    count = min(max(count, FEWEST_NODES), MOST_NODES)
     return np.sqrt(0.5 + 0.5 * np.cos(np.pi * np.arange(count) / count))

@@ -16,6 +16,7 @@ from fastcheck.approximation import Approximation
 from fastcheck.methods.kink_rows import evaluate_kinks, merge_kinks
 from fastcheck.methods.probes import (
     Probes,
+    bent_slopes,
     full_slopes,
     linear_slopes,
     measured,
@@ -85,25 +86,32 @@ class UnitMethod:
 
     def _probed(self, chunk: Chunk, touched: NDArray[np.bool_], work: Floats) -> ChunkResult:
         probes = self.probes
-        slopes, reach = linear_slopes(probes, (chunk.first, chunk.last), touched, work)
+        found = linear_slopes(probes, (chunk.first, chunk.last), touched, work)
+        slopes, reach, _ = found
         slopes[:, :, ~touched] = 0.0  # output units are all probed
-        here = slopes[:, 0] if probes.linear else slopes[:, 0].copy()
-        if not probes.linear:
-            for row in range(len(slopes)):
-                met = full_slopes(probes, chunk.first + row, touched, slopes[row])
-                reach[row] = np.where(met, 0.0, reach[row])
-        if probes.nodes.size > 1:
-            for row in range(len(slopes)):
-                reach[row][unconverged(probes, slopes[row])] = 0.0
+        here, curvature = slopes[:, 0].copy(), probes.curvature
+        if probes.direct:
+            slopes = self._whole_slopes(chunk, touched, reach)
+        else:
+            slopes, curvature = bent_slopes(probes, chunk.first, touched, found)
         flagged = touched & (reach <= 1.0)
-        found = []
+        rows = []
         for row in np.flatnonzero(flagged.any(axis=1)).tolist():
             sample = chunk.first + row
             known = (slopes[row], self._sided_slopes(sample, flagged[row], here[row], work))
-            found.append(
+            rows.append(
                 evaluate_kinks(probes, sample, self.indices, flagged[row], reach[row], known)
             )
-        return ChunkResult(slopes, merge_kinks(found))
+        return ChunkResult(slopes, merge_kinks(rows), curvature)
+
+    def _whole_slopes(self, chunk: Chunk, touched: NDArray[np.bool_], reach: Floats) -> Floats:
+        """Return the slopes at the nodes with both signs whole; `reach` falls to 0 at kinks."""
+        probes = self.probes
+        slopes = np.zeros((len(reach), probes.nodes.size, touched.size))
+        for row, found in enumerate(slopes):
+            met = full_slopes(probes, chunk.first + row, touched, probes.nodes, found)
+            reach[row][met | unconverged(probes, found)] = 0.0
+        return slopes
 
     def _sided_slopes(
         self, sample: int, flagged: NDArray[np.bool_], here: Floats, work: Floats
@@ -168,7 +176,7 @@ def _sample_flops(probes: Probes, touched: NDArray[np.bool_]) -> float:
     flops = sum(
         2.0 * sum(probed[: k - 1]) * active[k] * active[k - 1] for k in range(2, len(active))
     )
-    sides = 1 if probes.linear else 2 * probes.nodes.size
+    sides = 2 * probes.nodes.size if probes.direct else 1
     return sides * (flops + 50.0 * sum(probed) * sizes[-1]) + 1.0
 
 

@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from fastcheck.approximation import Approximation, Kinks
 from fastcheck.methods.kink_rows import KinkRows, merge_kinks
-from fastcheck.methods.probes import Probes
+from fastcheck.methods.probes import CANCELLATION, Probes
 from fastcheck.theta import Block
 
 __all__ = ["Chunk", "ChunkResult", "assemble"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+NOTED_CURVATURE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,16 @@ class ChunkResult:
 
     Attributes
     ----------
-    slopes : ndarray, shape (samples, Q, Σ n_l), float64
-        D(δ)/2δ at each node; 0 for units of another part.
+    slopes : ndarray, shape (samples, Q or 1, Σ n_l), float64
+        D(δ)/2δ at each node, or where none bends at the first; 0 for units of another part.
     kinks : KinkRows
+    curvature : float
+        The largest O(h²) term, relative.
     """
 
     slopes: Floats
     kinks: KinkRows
+    curvature: float = 0.0
 
 
 def assemble(
@@ -55,50 +61,61 @@ def assemble(
     done = [r for r in results if r is not None]
     complete = len(done) == len(results)
     values = np.empty(network.size if indices is None else indices.size)
-    bends = np.zeros_like(values) if probes.nodes.size > 1 else None
-    kinks = Kinks.none()
+    kinks, derivative, left = Kinks.none(), None, 0.0
+    curvature = max([r.curvature for r in done], default=probes.curvature)
     if not complete:
         values[:] = np.nan
     else:
         slopes = _coefficients(probes, _joined(probes, chunks, results))
+        bends = np.zeros((2, values.size)) if len(slopes) > 1 else None
         for block in network.order.blocks:
             _fill_block(probes, slopes, block, indices, (values, bends))
-        kinks = _apply_kinks(probes, merge_kinks([r.kinks for r in done]), indices, values)
-    noise = _noise(probes)
+        if bends is not None:
+            derivative = values.copy()
+            values += bends[0]
+            left = np.abs(bends[1]) if probes.direct else 0.0
+        rows = merge_kinks([r.kinks for r in done])
+        kinks = _apply_kinks(probes, rows, indices, values, derivative)
     return Approximation(
         "unit",
         probes.epsilon,
         indices,
         values,
-        noise=noise if bends is None else noise + np.abs(bends),
+        noise=_noise(probes),
         kinks=kinks,
-        curvature=probes.curvature,
+        curvature=curvature,
         complete=complete,
-        notes=tuple(_notes(probes)),
+        notes=tuple(_notes(probes, curvature)),
         trace=(probes.Z, probes.A),
+        derivative=derivative,
+        uncertainty=left,
     )
 
 
 def _noise(probes: Probes) -> float:
     """Return what cancellation in the user's own functions does to a component, at most."""
-    if probes.spread is None or probes.nodes.size > 1:
+    if probes.spread is None:
         return 0.0
     norms = [
         max(1.0, float(np.linalg.norm(probes.inputs_of(layer), axis=0).max()))
         for layer in range(1, probes.network.depth + 1)
     ]
     scale = probes.network.data_scale(probes.batch.size)
-    return scale * float(np.max(probes.spread * np.array(norms)))
+    spread = probes.spread
+    if probes.nodes.size > 1:  # it is a bend; what cancels is smaller
+        spread = np.minimum(spread, spread * CANCELLATION / (probes.epsilon * probes.curvature))
+    return scale * float(np.max(spread * np.array(norms)))
 
 
 def _joined(
     probes: Probes, chunks: Sequence[Chunk], results: Sequence[ChunkResult | None]
 ) -> Floats:
-    """Return the slopes of all samples, (Q, m, Σ n_l)."""
+    """Return the slopes of all samples, (Q, m, Σ n_l); Q = 1 where none bends."""
     if len(results) == 1 and results[0] is not None:
         return np.ascontiguousarray(results[0].slopes.transpose(1, 0, 2))
     units = int(probes.unit_offsets[-1])
-    slopes = np.zeros((probes.nodes.size, probes.batch.size, units))
+    nodes = max(r.slopes.shape[1] for r in results if r is not None)
+    slopes = np.zeros((nodes, probes.batch.size, units))
     for chunk, result in zip(chunks, results, strict=True):
         if result is not None:
             slopes[:, chunk.first : chunk.last] += result.slopes.transpose(1, 0, 2)
@@ -107,20 +124,23 @@ def _joined(
 
 def _coefficients(probes: Probes, slopes: Floats) -> Floats:
     """Return the polynomial in (δ/h)² through the slopes at the nodes."""
-    if probes.nodes.size == 1:
+    if len(slopes) == 1:
         return slopes
     powers = np.vander(probes.nodes**2, increasing=True)
-    flat = np.linalg.solve(powers, slopes.reshape(probes.nodes.size, -1))
-    return np.asarray(flat, dtype=np.float64).reshape(slopes.shape)
+    # From the first node on, so that what does not bend has no power but the zeroth.
+    bends = (slopes - slopes[:1]).reshape(probes.nodes.size, -1)
+    found = np.asarray(np.linalg.solve(powers, bends), dtype=np.float64).reshape(slopes.shape)
+    found[0] += slopes[0]
+    return found
 
 
-def _terms(probes: Probes, layer: int) -> Iterator[tuple[Floats, Floats]]:
+def _terms(probes: Probes, layer: int, count: int) -> Iterator[tuple[Floats, Floats]]:
     """Yield, for each power of (δ/h)², the factors of the weights and of the biases."""
     inputs = probes.inputs_of(layer)
     steps = probes.steps[:, layer - 1 : layer]
     yield inputs, np.ones_like(steps)
     weights, biases = inputs, np.ones_like(steps)
-    for _ in range(1, probes.nodes.size):
+    for _ in range(1, count):
         weights = weights * (probes.epsilon * inputs / steps) ** 2
         biases = biases * (probes.epsilon / steps) ** 2
         yield weights, biases
@@ -133,12 +153,15 @@ def _fill_block(
     indices: Integers | None,
     out: tuple[Floats, Floats | None],
 ) -> None:
-    """Fill in one block's part of the values, and of how far they are from ε → 0."""
+    """Fill in one block's part of the derivatives, and of how far D(ε) is from them.
+
+    The second row of the latter is what the last power adds.
+    """
     m = probes.batch.size
     offsets = probes.unit_offsets
     C = probes.network.data_scale(m) * slopes[:, :, offsets[block.layer - 1] : offsets[block.layer]]
     pick = 0 if block.kind == "W" else 1
-    factors = [term[pick] for term in _terms(probes, block.layer)]
+    factors = [term[pick] for term in _terms(probes, block.layer, len(slopes))]
     values, bends = out
     if indices is None:
         shape = (block.shape[0], factors[0].shape[1])
@@ -146,8 +169,8 @@ def _fill_block(
         np.matmul(C[0].T, factors[0], out=values[block.slice].reshape(shape))
         if bends is not None:
             for q in range(1, len(factors)):
-                bends[block.slice] += (C[q].T @ factors[q]).ravel()
-            values[block.slice] += bends[block.slice]
+                bends[1, block.slice] = (C[q].T @ factors[q]).ravel()
+                bends[0, block.slice] += bends[1, block.slice]
         _add_penalty(probes, block, values[block.slice].reshape(shape))
         return
     first, last = np.searchsorted(indices, (block.offset, block.stop))
@@ -156,9 +179,9 @@ def _fill_block(
     for q, factor in enumerate(factors):
         for sample in range(m):
             found[q] += C[q, sample, rows] * factor[sample, columns]
-    values[first:last] = found.sum(axis=0)
+    values[first:last] = found[0]
     if bends is not None:
-        bends[first:last] = found[1:].sum(axis=0)
+        bends[:, first:last] = found[1:].sum(axis=0), found[-1]
     if block.kind == "W":
         weights = probes.network.theta[indices[first:last]]
         values[first:last] += 2.0 * probes.network.penalty_scale(m) * weights
@@ -173,20 +196,32 @@ def _add_penalty(probes: Probes, block: Block, out: Floats) -> None:
             out[start : start + 64] += scale * weights[start : start + 64]
 
 
-def _apply_kinks(probes: Probes, rows: KinkRows, indices: Integers | None, values: Floats) -> Kinks:
-    """Put the components with kinks in place of the shared ones, and return their intervals."""
+def _apply_kinks(
+    probes: Probes,
+    rows: KinkRows,
+    indices: Integers | None,
+    values: Floats,
+    derivative: Floats | None,
+) -> Kinks:
+    """Put the components with kinks in place of the shared ones, and return their intervals.
+
+    Rows that no polynomial follows come here too: their derivatives stay what they are.
+    """
     if rows.indices.size == 0:
         return Kinks.none()
     scale = probes.network.data_scale(probes.batch.size)
     positions = rows.indices if indices is None else np.searchsorted(indices, rows.indices)
     values[positions] += scale * rows.change
+    crossing = rows.others.any(axis=0)
+    if derivative is not None:
+        derivative[positions[crossing]] = values[positions[crossing]]
     low = values[positions] + scale * np.minimum(rows.others.min(axis=0), 0.0)
     high = values[positions] + scale * np.maximum(rows.others.max(axis=0), 0.0)
-    wide = high - low > 1e-12 * (np.abs(low) + np.abs(high))
+    wide = crossing & (high - low > 1e-12 * (np.abs(low) + np.abs(high)))
     return Kinks(positions[wide], low[wide], high[wide])
 
 
-def _notes(probes: Probes) -> list[str]:
+def _notes(probes: Probes, curvature: float) -> list[str]:
     notes = []
     own = [a.name for a in probes.network.activations if a.entry is None]
     if own:
@@ -198,10 +233,10 @@ def _notes(probes: Probes) -> list[str]:
         notes.append(
             f"Your own loss {probes.network.loss.name} is evaluated directly: cancellation is back."
         )
-    if probes.nodes.size > 1:
+    if curvature > NOTED_CURVATURE:
         notes.append(
-            f"At this ε the slopes change by up to {probes.curvature:.1e} within ±ε (taken from "
-            f"{probes.nodes.size} probes a unit): so far the central difference itself is from "
-            f"the derivative. A smaller ε can tell more."
+            f"At this ε the slopes change by up to {curvature:.1e} within ±ε: so far is the "
+            "central difference from the derivative. It was measured, and the gradient is held to "
+            "the difference without it."
         )
     return notes
