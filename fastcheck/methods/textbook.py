@@ -176,8 +176,8 @@ class PreparedTextbook:
         ]
         if any(a.kinks or a.function for a in self.network.activations):
             notes.append(
-                "This method does not look for kinks: where a step of ±ε crosses one, the "
-                "difference is no derivative. The unit method names such components."
+                "Kinks that a step of ±ε crosses are looked for where the gradient does not agree; "
+                "the unit method names all of them."
             )
         return tuple(notes)
 

@@ -1,0 +1,130 @@
+"""A second look at textbook differences that do not agree: their truncation, and their kinks.
+
+D(ε) is the derivative plus c·ε² and smaller terms, so D(ε/2) tells c (Richardson, "The approximate
+arithmetical solution by finite differences", 1911), and D(ε/4) what is left uncertain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck import parallel
+from fastcheck.approximation import Approximation, Kinks
+from fastcheck.comparison import quiet
+from fastcheck.methods import textbook, unit
+from fastcheck.network import Batch, Network
+from fastcheck.settings import Settings
+from fastcheck.tolerances import NOISE_FACTOR
+
+__all__ = ["look_again"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# The noise of D(ε/2) is twice that of D(ε): (4·D(ε/2) − D(ε))/3 and D(ε/2) − D(ε/4) have so many
+# times it.
+FINEST_NOISE = float(np.hypot(2.0, 4.0))
+# Truncation falls to a quarter with half the step. Where it falls less than this, ε is too large
+# for it to be known; and what is left of it is taken to be so many times what a third step shows.
+LEAST_FALL, SLACK = 3.0, 2.0
+EXTRAPOLATED_NOISE = float(np.hypot(8.0, 1.0)) / 3.0
+
+
+def look_again(
+    network: Network,
+    batch: Batch,
+    gradient: Floats,
+    approximation: Approximation,
+    settings: Settings,
+) -> Approximation:
+    """Return textbook differences with their truncation and kinks where a gradient is off.
+
+    Parameters
+    ----------
+    network, batch : Network, Batch
+    gradient : ndarray, shape (N,), float64
+    approximation : Approximation
+        Returned as it is unless it is the textbook's, and complete.
+    settings : Settings
+
+    Returns
+    -------
+    Approximation
+        The values stay the central differences at ε.
+    """
+    if approximation.method != "textbook" or not approximation.complete:
+        return approximation
+    values, every = approximation.values, approximation.indices
+    given = gradient if every is None else gradient[every]
+    with quiet():
+        off = np.abs(given - values) > settings.tol * (np.abs(given) + np.abs(values))
+    positions = np.flatnonzero(off)
+    if positions.size == 0:
+        return approximation
+    indices = positions if every is None else every[positions]
+    here = replace(settings, journal=None)
+    with parallel.one_blas_thread():
+        kinks = _kinks(network, batch, indices, here)
+        half, quarter = (
+            _values(network, batch, indices, replace(here, epsilon=settings.epsilon / divisor))
+            for divisor in (2.0, 4.0)
+        )
+    noise = np.array(np.broadcast_to(approximation.noise, values.shape))
+    target, left, factor = _extrapolated((values[positions], half, quarter), noise[positions])
+    on_kink = np.isin(np.arange(positions.size), kinks.positions)
+    target[on_kink], left[on_kink], factor[on_kink] = values[positions][on_kink], 0.0, 1.0
+    derivative, uncertainty = values.copy(), np.zeros(values.size)
+    derivative[positions], uncertainty[positions] = target, left
+    noise[positions] *= factor
+    return replace(
+        approximation,
+        derivative=derivative,
+        uncertainty=uncertainty,
+        noise=noise,
+        kinks=replace(kinks, positions=positions[kinks.positions]),
+    )
+
+
+def _extrapolated(
+    differences: tuple[Floats, Floats, Floats], noise: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Return g*, τ and what the noise is multiplied by, from D at ε, ε/2 and ε/4.
+
+    The difference itself serves where its truncation drowns in its noise. Where the truncation
+    does not fall as ε², nothing is known of it: τ is infinite.
+    """
+    wide, half, quarter = differences
+    with quiet():
+        first, second = np.abs(wide - half), np.abs(half - quarter)
+        found, finer = (4.0 * half - wide) / 3.0, (4.0 * quarter - half) / 3.0
+        left = SLACK * np.abs(found - finer)
+        drowned = second <= NOISE_FACTOR * FINEST_NOISE * noise
+        left[~drowned & (second > first / LEAST_FALL)] = np.inf
+        bend = SLACK * first
+        plain = bend + NOISE_FACTOR * noise <= left + NOISE_FACTOR * EXTRAPOLATED_NOISE * noise
+        plain &= drowned
+    unknown = ~np.isfinite(found) | ~np.isfinite(left)
+    return (
+        np.where(plain | unknown, wide, found),
+        np.where(plain, bend, np.where(unknown, np.inf, left)),
+        np.where(plain | unknown, 1.0, EXTRAPOLATED_NOISE),
+    )
+
+
+def _values(network: Network, batch: Batch, indices: Integers, settings: Settings) -> Floats:
+    """Return the textbook's values of some components."""
+    prepared = textbook.prepare(network, batch, indices, settings)
+    return prepared.assemble(parallel.run(prepared, settings, "a second look")).values
+
+
+def _kinks(network: Network, batch: Batch, indices: Integers, settings: Settings) -> Kinks:
+    """Return the kinks that some components cross, by their places among these."""
+    entry = network.loss.entry
+    bent = any(a.kinks for a in network.activations) or (entry is not None and entry.kinks)
+    if not bent:
+        return Kinks.none()
+    prepared = unit.prepare(network, batch, indices, settings)
+    return prepared.assemble(parallel.run(prepared, settings, "kinks")).kinks
