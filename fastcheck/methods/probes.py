@@ -322,7 +322,8 @@ def bent_slopes(
         free = bent & ~met & (reach[row] > 1.0)
         change = np.where(free, np.abs(slopes[row] - slopes[row, 0]).max(axis=0), 0.0)
         change = np.maximum.reduceat(change, starts)
-        curvature = max(curvature, float(np.max(change[largest > 0] / largest[largest > 0])))
+        relative = np.divide(change, largest, out=np.zeros_like(change), where=largest > 0.0)
+        curvature = max(curvature, float(relative.max()))
         alone = met | (bent & unconverged(probes, slopes[row]))
         reach[row][alone] = 0.0
         slopes[row, 1:, alone] = slopes[row, 0, alone][:, np.newaxis]

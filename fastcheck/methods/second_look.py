@@ -28,7 +28,8 @@ Integers = NDArray[np.int64]
 # times it.
 FINEST_NOISE = float(np.hypot(2.0, 4.0))
 # Truncation falls to a quarter with half the step. Where it falls less than this, ε is too large
-# for it to be known; and what is left of it is taken to be so many times what a third step shows.
+# for it to be known; and what is left of it is taken to be so many times what a third step shows,
+# and more where the truncation was larger than the derivative.
 LEAST_FALL, SLACK = 3.0, 2.0
 EXTRAPOLATED_NOISE = float(np.hypot(8.0, 1.0)) / 3.0
 
@@ -103,6 +104,7 @@ def _extrapolated(
         left = SLACK * np.abs(found - finer)
         drowned = second <= NOISE_FACTOR * FINEST_NOISE * noise
         left[~drowned & (second > first / LEAST_FALL)] = np.inf
+        left *= 1.0 + first / np.maximum(np.abs(found), np.finfo(float).tiny)
         bend = SLACK * first
         plain = bend + NOISE_FACTOR * noise <= left + NOISE_FACTOR * EXTRAPOLATED_NOISE * noise
         plain &= drowned
