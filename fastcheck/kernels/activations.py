@@ -417,10 +417,10 @@ _ENTRIES = (
         kinks=(0.0, 6.0), piecewise_linear=True,
     ),
     Activation("silu", 10, _silu, _silu_difference, _silu_derivative, second=0.5, third=0.32),
-    Activation("gelu", 11, _gelu, _gelu_difference, _gelu_derivative, second=0.8, third=0.7),
+    Activation("gelu", 11, _gelu, _gelu_difference, _gelu_derivative, second=0.8, third=0.8),
     Activation(
         "gelu_tanh", 12, _gelu_tanh, _gelu_tanh_difference, _gelu_tanh_derivative,
-        second=0.8, third=0.75,
+        second=0.8, third=0.8,
     ),
     Activation(
         "softsign", 13, _softsign, _softsign_difference,

@@ -1,0 +1,163 @@
+"""The O(ε²) term: D(ε) is the central difference, and a gradient is held to the derivative.
+
+Everything is held against exact arithmetic, on networks whose slopes bend, saturate or nearly
+vanish, and against the plain backward pass of `tests.oracle`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+
+from fastcheck import gradcheck
+from fastcheck.kernels.activations import ACTIVATIONS
+from tests import oracle, oracle_mpmath
+from tests.bent_networks import KINDS, bent_network, kind_of
+from tests.builders import as_network
+from tests.networks import Drawn
+from tests.unit_cases import blocks, exact, unit
+
+EXACT = 1e-12
+UNIT_ROUNDOFF = 2.0**-53
+EPSILONS = (1e-7, 1e-5, 1e-3, 1e-2)
+AT_THETA = 1e-40
+PERTURBATION = 2.0**-30
+DIGITS = 140
+TINY_RESIDUALS = [seed for seed in range(44) if kind_of(seed) == "tiny residuals"]
+
+
+def exact_slopes(drawn: Drawn) -> Any:
+    """The derivatives, from central differences at a step that bends nothing."""
+    return exact(drawn, AT_THETA, digits=DIGITS)
+
+
+def conditions(drawn: Drawn, epsilon: float, true: Any) -> Any:
+    """κ: what a relative change of all θ does to the central differences, by exact arithmetic."""
+    rng = np.random.default_rng(0)
+
+    def moved(array: Any) -> Any:
+        return array * (1.0 + PERTURBATION * rng.choice([-1.0, 1.0], array.shape))
+
+    other = replace(
+        drawn,
+        weights=[moved(w) for w in drawn.weights],
+        biases=[None if b is None else moved(b) for b in drawn.biases],
+    )
+    return np.abs(exact(other, epsilon, digits=DIGITS) - true) / PERTURBATION
+
+
+def assert_close(drawn: Drawn, epsilon: float, found: Any, true: Any, where: Any = True) -> None:
+    """Each component, beside its block's largest one, or as far as rounding of θ moves it."""
+    for part in blocks(drawn):
+        error = np.where(np.broadcast_to(where, true.shape)[part], np.abs(found - true)[part], 0.0)
+        largest = np.abs(true[part]).max()
+        if error.max() > EXACT * largest:
+            kappa = conditions(drawn, epsilon, true)[part].max()
+            assert error.max() <= 10.0 * UNIT_ROUNDOFF * kappa
+
+
+def assert_both(drawn: Drawn, epsilon: float) -> None:
+    """D(ε) is the central difference, and g* off the kinks the derivative."""
+    found = unit(drawn, epsilon=epsilon)
+    assert_close(drawn, epsilon, found.values, exact(drawn, epsilon, digits=DIGITS))
+    smooth = ~np.isin(np.arange(found.values.size), found.kinks.positions)
+    assert_close(drawn, AT_THETA, found.target, exact_slopes(drawn), smooth)
+
+
+@pytest.mark.parametrize("seed", range(33))
+def test_the_central_difference_and_the_derivative_of_nasty_networks(seed: int) -> None:
+    assert_both(bent_network(seed), 1e-7)
+
+
+@pytest.mark.parametrize("seed", range(len(KINDS)))
+def test_they_differ_at_a_large_epsilon_and_both_are_exact(seed: int) -> None:
+    assert_both(bent_network(seed + 33), EPSILONS[1 + seed % 3])
+
+
+def gradient_of(drawn: Drawn) -> list[Any]:
+    """A right gradient, by a plain backward pass."""
+    dW, db = oracle.backprop(*drawn.arrays, **drawn.conventions)
+    return [array for pair in zip(dW, db, strict=True) for array in pair]
+
+
+@pytest.mark.parametrize("method", ["unit", "textbook"])
+@pytest.mark.parametrize("seed", range(22))
+def test_no_right_gradient_is_wrong_at_any_epsilon(seed: int, method: str) -> None:
+    drawn = bent_network(seed)
+    if method == "textbook" and seed in TINY_RESIDUALS:
+        pytest.skip("J at θ ± ε is 1e30 times J at θ: its noise is measured at θ")
+    network, _ = as_network(drawn)
+    gradient = gradient_of(drawn)
+    for epsilon in EPSILONS:
+        report = gradcheck(
+            network, drawn.inputs, drawn.targets, gradient, method=method, epsilon=epsilon
+        )
+        assert report.status != "wrong", (epsilon, str(report))
+        if method == "unit":
+            assert report.status == "agree"
+
+
+@pytest.mark.parametrize("seed", range(22))
+def test_a_wrong_component_is_caught_at_any_epsilon(seed: int) -> None:
+    """Also one that is what the central difference at ε gives, and not the derivative."""
+    drawn = bent_network(seed)
+    network, _ = as_network(drawn)
+    for epsilon in EPSILONS:
+        gradient = gradient_of(drawn)
+        place = np.unravel_index(np.abs(gradient[0]).argmax(), gradient[0].shape)
+        gradient[0][place] *= 1.0 + 1e-5
+        found = unit(drawn, epsilon=epsilon)
+        if np.ravel_multi_index(place, gradient[0].shape) in found.kinks.positions:
+            continue
+        report = gradcheck(network, drawn.inputs, drawn.targets, gradient, epsilon=epsilon)
+        assert report.status == "wrong"
+        differences = network.order.unpack(found.values)
+        far = np.abs(found.values - found.target) > 1e-6 * np.abs(found.target)
+        far[found.kinks.positions] = False
+        if far.any():
+            claimed = gradcheck(network, drawn.inputs, drawn.targets, differences, epsilon=epsilon)
+            assert claimed.status == "wrong"
+
+
+def test_a_component_that_crosses_a_kink_is_off_by_what_rounding_moves_the_kink() -> None:
+    """SELU's slope jumps at 0. z is rounded to 1e-16, which is 1e-9 of ε: so far is D off."""
+    drawn = Drawn(
+        weights=[np.array([[0.7, -0.1, 0.3]]), np.array([[1.0]])],
+        biases=[np.array([0.0]), np.array([0.2])],
+        activations=["selu", "identity"],
+        loss="squared_error",
+        l2=0.0,
+        penalty="l2/2m",
+        reduction="mean",
+        inputs=np.array([[0.1, 0.4, -0.1]]),
+        targets=np.array([[1.0]]),
+        masks=None,
+    )
+    with mpmath.workdps(50):
+        z = mpmath.fdot(
+            [mpmath.mpf(v) for v in drawn.weights[0][0]], [mpmath.mpf(v) for v in drawn.inputs[0]]
+        )
+    assert 1e-17 < abs(z) < 1e-15
+    found, true = unit(drawn).values, exact(drawn, 1e-7)
+    off = np.abs(found - true).max()
+    assert 1e-12 < off < 1e-8
+    assert_close(drawn, 1e-7, found, true)
+
+
+@pytest.mark.parametrize("name", [n for n, a in ACTIVATIONS.items() if not a.piecewise_linear])
+def test_the_bounds_of_derivatives_hold_and_are_no_guess(name: str) -> None:
+    entry = ACTIVATIONS[name]
+    parameter = oracle_mpmath.exact(entry.parameter or 0.0)
+
+    def value(z: Any) -> Any:
+        return oracle_mpmath.ACTIVATIONS[name](z, parameter)
+
+    with mpmath.workdps(30):
+        points = [mpmath.mpf(k) / 16 + mpmath.mpf("0.001") for k in range(-128, 128)]
+        for order, bound in ((2, entry.second), (3, entry.third)):
+            largest = max(abs(mpmath.diff(value, z, order, h=1e-6)) for z in points)
+            assert 0.5 * bound <= largest <= bound
