@@ -13,7 +13,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     workers = getattr(config.option, "numprocesses", None)
     if workers and not hasattr(config, "workerinput") and not config.option.collectonly:
         from fastcheck.kernels.compiling import compiled_before
-        from tests.compile_kernels import compile_all
 
-        if not compiled_before():
+        if not compiled_before():  # importing kernels compiles the first of them
+            from tests.compile_kernels import compile_all
+
             compile_all()
