@@ -7,14 +7,21 @@ import pytest
 pytest_plugins = ["pytester"]
 
 
+COMPILED = "fastcheck/kernels"  # in pytest's cache: the folder whose kernels are compiled
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile the kernels before the workers of pytest-xdist start, where no one has yet."""
     config = session.config
     workers = getattr(config.option, "numprocesses", None)
-    if workers and not hasattr(config, "workerinput") and not config.option.collectonly:
-        from fastcheck.kernels.compiling import compiled_before
+    if not workers or hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    from fastcheck.kernels.compiling import CACHE_FOLDER
+    from tests.compile_kernels import compile_all
 
-        if not compiled_before():  # importing kernels compiles the first of them
-            from tests.compile_kernels import compile_all
-
-            compile_all()
+    # Some kernels alone are no sign: importing them compiles the first ones.
+    known = config.cache and config.cache.get(COMPILED, None)
+    if known != str(CACHE_FOLDER) or not CACHE_FOLDER.is_dir():
+        compile_all()
+        if config.cache:
+            config.cache.set(COMPILED, str(CACHE_FOLDER))
