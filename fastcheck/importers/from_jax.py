@@ -12,9 +12,18 @@ import numpy as np
 
 from fastcheck.errors import InputError
 from fastcheck.importers.chain import Chain, Layer, cannot_take, natural_order
-from fastcheck.importers.claims import recognised
 from fastcheck.importers.extras import framework
-from fastcheck.network import NetworkOptions
+from fastcheck.importers.jax_activations import (
+    Known,
+    class_labels,
+    model_outputs,
+    read_activations,
+    require_same,
+    said,
+    told,
+)
+from fastcheck.model.user_calls import copied, require_unwritten
+from fastcheck.network import Network, NetworkOptions
 from fastcheck.problem import Problem
 
 __all__ = ["JaxOptions", "problem_from_jax"]
@@ -23,14 +32,6 @@ WEIGHTS = ("w", "W", "kernel", "weight", "weights", "Ws")
 BIASES = ("b", "B", "bias", "biases")
 NUMBERED = re.compile(r"(w|W|kernel|weight|weights|b|B|bias|biases)_?(\d+)")
 FORM = 'layers {"w": (n_in, n_out), "b": (n_out,)}, in a list or a dictionary'
-# As jax.nn, flax and equinox call them; jax.nn.gelu is the tanh form unless told otherwise.
-ACTIVATIONS = {
-    "relu": "relu", "relu6": "relu6", "tanh": "tanh", "sigmoid": "sigmoid", "logistic": "sigmoid",
-    "softplus": "softplus", "soft_sign": "softsign", "silu": "silu", "swish": "silu", "elu": "elu",
-    "selu": "selu", "leaky_relu": "leaky_relu", "gelu": "gelu_tanh", "mish": "mish",
-    "hard_tanh": "hardtanh", "identity": "identity", "_identity": "identity",
-}  # fmt: skip
-LIBRARIES = {"jax", "jaxlib", "flax", "equinox"}
 MANY = 8  # layers whose order is searched for by their shapes
 
 
@@ -76,8 +77,9 @@ def problem_from_jax(
     inputs, targets : array_like
         The batch, samples in rows.
     **options
-        Activations, loss and penalty (see `Network.from_arrays`), `cost` and `order`. The
-        activations of an Equinox `MLP` are read from it, and may be functions of `jax.nn`.
+        Activations, loss and penalty (see `Network.from_arrays`), `cost` and `order`. Activations
+        may be functions of `jax.nn`; those that are left out are read from an Equinox `MLP` or
+        `Sequential`, or told by the outputs of a module or by J; they are never assumed.
 
     Returns
     -------
@@ -94,16 +96,9 @@ def problem_from_jax(
     cost, order = chosen.pop("cost", None), chosen.pop("order", None)
     rows = chosen.pop("layout", "rows" if _is_equinox(params) else "keras") == "rows"
     groups = _ordered(_groups(params), rows=rows, order=order)
-    if callable(gradient) and type(gradient) is not type(params):
-        gradient = gradient(params, inputs, targets)
-    gradient, value = _without_value(gradient)
-    if callable(cost):
-        value = cost(params, inputs, targets)
-    elif cost is not None:
-        value = cost
-    chosen["activations"] = _activations(params, chosen.get("activations"), len(groups))
-    network = _chain(groups, rows, chosen.pop("activations")).network(chosen)  # type: ignore[arg-type]
-    X = np.asarray(inputs)
+    gradient, value = _called(gradient, cost, (params, inputs, targets))
+    X, T = _as_jax_has_them(params, inputs, targets)
+    network = _network(params, groups, rows, chosen, (X, T, model_outputs(params, inputs), value))
     given = _matched(groups, _groups(gradient))
     found = {
         block.gradient_name: given[block.layer - 1].weights
@@ -113,12 +108,67 @@ def problem_from_jax(
     }
     return Problem(
         network,
-        X.reshape(X.shape[0], -1) if X.ndim > 2 else X,
-        np.asarray(targets),
+        X,
+        T,
         {name: None if part is None else np.asarray(part) for name, part in found.items()},
         cost=None if value is None else np.asarray(value),
         name=f"{_title(params)}: {network.describe()}",
     )
+
+
+def _called(gradient: Any, cost: Any, given: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+    """Return the gradient as a tree, and J where it is known; functions get copies of the batch."""
+    params, inputs, targets = given
+
+    def call(function: Any, name: str) -> Any:
+        batch = copied(inputs), copied(targets)
+        result = function(params, *batch)
+        require_unwritten(name, {"inputs": (inputs, batch[0]), "targets": (targets, batch[1])})
+        return result
+
+    if callable(gradient) and type(gradient) is not type(params):
+        gradient = call(gradient, "gradient")
+    gradient, value = _without_value(gradient)
+    if cost is None:
+        return gradient, value
+    return gradient, call(cost, "cost") if callable(cost) else cost
+
+
+def _as_jax_has_them(params: Any, inputs: Any, targets: Any) -> tuple[Any, Any]:
+    """Return the batch in the precision that JAX computes with: float32 unless x64 is enabled."""
+    jax = framework("jax", "jax")
+    leaves = jax.tree.leaves(_plain(params))
+    arrays = [leaf for leaf in leaves if hasattr(leaf, "dtype")]
+    if any(isinstance(leaf, jax.Array) for leaf in arrays):
+        inputs, targets = jax.numpy.asarray(inputs), jax.numpy.asarray(targets)
+    X, T = np.asarray(inputs), np.asarray(targets)
+    return (X.reshape(X.shape[0], -1) if X.ndim > 2 else X), T
+
+
+def _network(
+    params: Any, groups: list[Group], rows: bool, options: dict[str, Any], facts: tuple[Any, ...]
+) -> Network:
+    """Return the network; what was not said of it is read from the model or told by its values."""
+    X, T, outputs, value = facts
+    given = options.pop("activations", None)
+    no_loss = "loss" not in options and "cost" not in options
+    if no_loss and value is None and not class_labels(T):
+        raise InputError(
+            "targets that are no class labels, and no loss", "loss='squared_error', for example",
+            "A tree of arrays does not say what its loss is.",
+        )  # fmt: skip
+
+    def make(specs: list[Any]) -> Network:
+        return _chain(groups, rows, specs).network(options)  # type: ignore[arg-type]
+
+    known, layers = Known(outputs, value), len(groups)
+    specs = said(given, layers) if given is not None else read_activations(params, layers)
+    if specs is None:
+        specs = told(make, layers, known, (X, T))
+    network = make(specs)
+    missing = {"loss=": no_loss, "activations=": given is None}
+    require_same(network, known, (X, T), " and ".join(k for k, left in missing.items() if left))
+    return network
 
 
 def _title(params: Any) -> str:
@@ -258,12 +308,19 @@ def _ordered(groups: list[Group], *, rows: bool, order: Sequence[str] | None) ->
         if sorted(order) != sorted(by_path):
             raise InputError(f"order={list(order)}", f"each of {', '.join(by_path)} once")
         return [by_path[name] for name in order]
-    if _chained(groups, rows):
+    numbered = all(re.search(r"\d", group.path) for group in groups)
+    if _chained(groups, rows) and (numbered or len(groups) > MANY):
         return groups
     if len(groups) <= MANY:
         fitting = [p for p in itertools.permutations(groups) if _chained(p, rows)]
         if len(fitting) == 1:
             return list(fitting[0])
+        if fitting:
+            raise InputError(
+                f"layers {', '.join(by_path)}, whose shapes chain in {len(fitting)} orders",
+                "names with numbers, or shapes that chain in one order",
+                "Give order=[…] from inputs to outputs.",
+            )
     shapes = ", ".join(f"{g.path} {tuple(g.weights.shape)}" for g in groups)
     raise InputError(
         f"layers whose shapes don't chain ({shapes})",
@@ -276,38 +333,6 @@ def _ordered(groups: list[Group], *, rows: bool, order: Sequence[str] | None) ->
 def _chained(groups: Sequence[Group], rows: bool) -> bool:
     out, into = (0, 1) if rows else (1, 0)
     return all(a.weights.shape[out] == b.weights.shape[into] for a, b in itertools.pairwise(groups))
-
-
-def _activations(params: Any, given: Any, layers: int) -> list[Any]:
-    """Return one activation a layer, in fastcheck's words."""
-    if given is None and hasattr(params, "final_activation"):
-        given = [params.activation] * (layers - 1) + [params.final_activation]
-    if given is None:
-        given = "relu"
-    if isinstance(given, str) or callable(given):
-        given = [given] * (layers - 1) + ["identity"]
-    if len(given) != layers:
-        raise InputError(f"{len(given)} activations", f"{layers}, one for each layer")
-    return [_translated(spec) for spec in given]
-
-
-def _translated(spec: Any) -> Any:
-    """Return fastcheck's name of a function of jax.nn; other specs are left as they are."""
-    inner = getattr(spec, "func", spec)  # of a functools.partial
-    modules = {str(getattr(f, "__module__", "")).split(".")[0] for f in (inner, type(inner))}
-    if not callable(spec) or not modules & LIBRARIES:
-        return spec
-    if inner is not spec:
-        return recognised(spec) or spec
-    name = getattr(spec, "__name__", type(spec).__name__)
-    found = ACTIVATIONS.get(name) or recognised(spec)
-    if found is None:
-        raise cannot_take(
-            f"the activation {name!r}", "params",
-            "Say which one it is: activations=['relu', …, 'identity'], or give its forward as a "
-            "function of one float.",
-        )  # fmt: skip
-    return found
 
 
 def _chain(groups: list[Group], rows: bool, activations: list[Any]) -> Chain:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
-__all__ = ["Handed", "Written", "call_on_copies", "copied"]
+from fastcheck.errors import InputError
+
+__all__ = ["Handed", "Written", "call_on_copies", "copied", "require_unwritten"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,25 @@ def copied(values: Any) -> Any:
         return copy.deepcopy(values)
     except Exception:  # a lock, a handle of a file: nothing that is computed with
         return values
+
+
+def require_unwritten(function: str, arrays: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse a framework's function that wrote into what it was given.
+
+    Parameters
+    ----------
+    function : str
+        What the message calls it.
+    arrays : mapping
+        By name: an array as it was before, and the copy that the function was given.
+    """
+    written = [name for name, (before, after) in arrays.items() if not _equal(before, after)]
+    if written:
+        raise InputError(
+            f"{function} writes into its arguments: {', '.join(written)}",
+            "a function that leaves the batch as it is",
+            "Copy what it changes: x = x - x.mean(axis=0) instead of x -= x.mean(axis=0).",
+        )
 
 
 def _equal(a: Any, b: Any) -> bool:
