@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 from fastcheck.errors import near_names
-from tests.nasty.cases import FAMILIES, draw
+from tests.nasty.cases import FAMILIES, draw, own_error
 from tests.nasty_checks import check, verdict
 
 VERDICTS = ("agree", "cannot tell", "wrong", "refused", "error")
@@ -36,6 +36,8 @@ class Answer:
     coarse : bool
         Whether some activation was written in a form that loses digits.
     verdict : str
+    own : tuple of float
+        By how much the gradient itself is off, a component and a block; where it is accused.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Answer:
     default_step: bool
     coarse: bool
     verdict: str
+    own: tuple[float, float] = (0.0, 0.0)
 
     @property
     def kind(self) -> str:
@@ -75,6 +78,7 @@ def answers(names: Sequence[tuple[str, int]]) -> list[Answer]:
                 case.epsilon == 1e-7,
                 case.coarse,
                 said,
+                (0.0, 0.0) if said == "agree" else own_error(case),
             )
         )
     return found
@@ -131,7 +135,9 @@ def run(count: int, seed: int, family: str = "") -> int:
     unsure_ones = [a for a in plain if a.kind == "cannot tell"]
     for answer in (*failed, *unsure_ones):
         coarse = " (coarse)" if answer.coarse else ""
-        print(f"\n{answer.verdict}: --case '{answer.name}'{coarse}\n  {answer.description}")
+        print(f"\n{answer.verdict}: --case '{answer.name}'{coarse}")
+        print(f"  own error {answer.own[0]:.1e}, of a block {answer.own[1]:.1e}")
+        print(f"  {answer.description}")
     return int(any(a.kind in ("wrong", "error") for a in found))
 
 

@@ -4,7 +4,7 @@ A case is told by its family and its seed; `draw(family, seed)` makes the same o
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -155,3 +155,28 @@ def suits(net: Nasty) -> bool:
     if net.loss[0] == "softmax_cross_entropy":
         return bool((np.abs(T.sum(axis=1) - 1.0) <= 1e-3).all())
     return True
+
+
+def own_error(case: Case) -> tuple[float, float]:
+    """Return how far a case's gradient is from the same one in extended precision.
+
+    Returns
+    -------
+    tuple of float
+        The largest relative error of a component, and of a block by its norm. Units within
+        rounding of a kink may count on the other side there.
+    """
+    wide = replace(case.way, dtype="longdouble")
+    with np.errstate(all="ignore"):
+        exact = STYLES["rows"](case.net, wide)
+    worst, blocks = 0.0, 0.0
+    for given, right in zip(case.gradient, exact, strict=True):
+        for a, b in zip(given, right, strict=True):
+            if a is None:
+                continue
+            off = np.abs(np.asarray(a, dtype="longdouble") - b)
+            total = np.abs(a) + np.abs(b)
+            worst = max(worst, float((off / np.where(total > 0, total, 1)).max()))
+            norms = np.linalg.norm(total.astype(float))
+            blocks = max(blocks, float(np.linalg.norm(off.astype(float)) / (norms or 1.0)))
+    return worst, blocks

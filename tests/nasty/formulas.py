@@ -79,14 +79,19 @@ def joined(z: Array, below: Array, k: float) -> Array:
     return np.where(z > 0, one(z), np.where(z < 0, below, side + (1.0 - side) * below))
 
 
+def known(values: Array, like: Array) -> Array:
+    """Return values in a dtype that SciPy's functions know."""
+    return values.astype(np.float64 if like.dtype == np.longdouble else like.dtype)
+
+
 def cdf(z: Array) -> Array:
     """Φ(z) by erf."""
-    return (0.5 * (1.0 + special.erf((z * ROOT_HALF).astype(z.dtype)))).astype(z.dtype)
+    return (0.5 * (1.0 + special.erf(known(z * ROOT_HALF, z)))).astype(z.dtype)
 
 
 def tail_cdf(z: Array) -> Array:
     """Φ(z) by erfc, which keeps the digits of the lower tail."""
-    return (0.5 * special.erfc((-z * ROOT_HALF).astype(z.dtype))).astype(z.dtype)
+    return (0.5 * special.erfc(known(-z * ROOT_HALF, z))).astype(z.dtype)
 
 
 def decayed(z: Array, p: float) -> Array:
