@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.detection import nasty
+from bench.detection import nasty, wrong
 from bench.detection.cases import Case, hand_made_cases, pairs, planted_cases, right_cases
 from bench.detection.checkers import CANNOT_TELL, RIGHT, WRONG, Checker, checkers
 from bench.detection.naming import Naming
@@ -133,7 +133,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the nasty networks")
     parser.add_argument("--family", default="", help="nasty families whose name holds this")
     parser.add_argument("--case", default="", help="show one nasty network, FAMILY:SEED")
+    parser.add_argument("--invented", type=int, help="so many invented slips on networks")
     given = parser.parse_args()
+    if given.invented:
+        return wrong.run(given.invented)
     if given.case:
         return nasty.show(given.case)
     if given.nasty:

@@ -110,13 +110,26 @@ def _table(title: str, found: Sequence[Answer], key: Callable[[Answer], str]) ->
         print(f"| {name} | {sum(count.values()):,} | {cells} |")
 
 
+def _report(answer: Answer) -> None:
+    """Print one that was not passed, as soon as it is known."""
+    unsure = answer.kind == "cannot tell" and answer.precision == "float64" and answer.default_step
+    if answer.kind in ("wrong", "refused", "error") or unsure:
+        coarse = " (coarse)" if answer.coarse else ""
+        print(f"{answer.verdict}: --case '{answer.name}'{coarse}")
+        print(f"  own error {answer.own[0]:.1e}, of a block {answer.own[1]:.1e}")
+        print(f"  {answer.description}\n", flush=True)
+
+
 def run(count: int, seed: int, family: str = "") -> int:
     """Ask about so many, print the counts and each that was not passed; 1 where one is accused."""
     families = [name for name in FAMILIES if family in name]
     if not families:
         print(near_names(family, FAMILIES))
         return 2
-    found = list(_asked(_names(count, seed, families)))
+    found = []
+    for answer in _asked(_names(count, seed, families)):
+        found.append(answer)
+        _report(answer)
     print(f"{len(found):,} right gradients asked, {count - len(found):,} drawn ones overflow.")
     _table("precision", found, lambda a: a.precision)
     _table("method", found, lambda a: f"{a.method}{'' if a.default_step else ', other ε'}")
@@ -131,13 +144,6 @@ def run(count: int, seed: int, family: str = "") -> int:
             end="",
         )
         print(f" ({unsure / max(len(here), 1):.2%})")
-    failed = [a for a in found if a.kind in ("wrong", "refused", "error")]
-    unsure_ones = [a for a in plain if a.kind == "cannot tell"]
-    for answer in (*failed, *unsure_ones):
-        coarse = " (coarse)" if answer.coarse else ""
-        print(f"\n{answer.verdict}: --case '{answer.name}'{coarse}")
-        print(f"  own error {answer.own[0]:.1e}, of a block {answer.own[1]:.1e}")
-        print(f"  {answer.description}")
     return int(any(a.kind in ("wrong", "error") for a in found))
 
 
