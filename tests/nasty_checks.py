@@ -8,6 +8,7 @@ import numpy as np
 import fastcheck
 from tests.nasty.cases import Case
 from tests.nasty.network import Array, Gradient, Nasty
+from tests.nasty.wrong import Wrong
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,46 @@ def verdict(case: Case) -> str:
         return f"refused: {error.given[:60]}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:100]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was said of a wrong gradient.
+
+    Attributes
+    ----------
+    name, slip : str
+    status : str
+    missing, extra : tuple of str
+        Wrong blocks that are not named, and right ones that are.
+    cause, sentence : str
+        The first answer.
+    """
+
+    name: str
+    slip: str
+    status: str
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    cause: str
+    sentence: str
+
+
+def ask(wrong: Wrong, **settings: object) -> Said:
+    """Return what fastcheck says of one."""
+    net, options = wrong.net, {"jobs": 1, **settings}
+    report = fastcheck.gradcheck(
+        network_of(net), net.inputs, net.targets, owners(wrong.gradient, "rows"), **options  # type: ignore[arg-type]
+    )  # fmt: skip
+    named = {block.name for block in report.blocks if block.status == "wrong"}
+    findings = report.diagnosis.get("findings", [])
+    first = findings[0] if findings else {"slip": "", "sentence": ""}
+    return Said(
+        wrong.name,
+        wrong.slip,
+        report.status,
+        tuple(b for b in wrong.blocks if b not in named),
+        tuple(b for b in named if b not in (*wrong.blocks, *wrong.unclear)),
+        first["slip"],
+        first["sentence"],
+    )

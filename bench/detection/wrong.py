@@ -8,120 +8,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 
 import numpy as np
 
-import fastcheck
-from tests.nasty.network import Array, Gradient, Nasty
 from tests.nasty.slipped_networks import NETWORKS
-from tests.nasty.slips import SLIPS, Slip, planted
-from tests.nasty.tape import backward
-from tests.nasty_checks import network_of, owners
-
-TOL = 1e-7
-# What is off by less than this many tolerances is left out: it is at the edge.
-CLEARLY = 5.0
-NOISE = 1e-12  # of a block's largest component
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """A wrong gradient, and which blocks it makes wrong.
-
-    Attributes
-    ----------
-    name : str
-        Network, slip and layer.
-    net : Nasty
-    slip : str
-    layer : int
-        0 for all of them.
-    gradient : Gradient
-    blocks : tuple of str
-        Those that are clearly off.
-    unclear : tuple of str
-        Those that are off by about the tolerance.
-    """
-
-    name: str
-    net: Nasty
-    slip: str
-    layer: int
-    gradient: Gradient
-    blocks: tuple[str, ...]
-    unclear: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Said:
-    """What was said of a wrong gradient.
-
-    Attributes
-    ----------
-    name, slip : str
-    status : str
-    missing, extra : tuple of str
-        Wrong blocks that are not named, and right ones that are.
-    cause, sentence : str
-        The first answer.
-    """
-
-    name: str
-    slip: str
-    status: str
-    missing: tuple[str, ...]
-    extra: tuple[str, ...]
-    cause: str
-    sentence: str
-
-
-def _off(given: Array, right: Array) -> float:
-    """Return by how many tolerances the worst component is off."""
-    error = np.abs(given - right)
-    allowed = TOL * (np.abs(given) + np.abs(right)) + NOISE * np.abs(right).max(initial=0.0)
-    return float((error / np.maximum(allowed, 1e-300)).max())
-
-
-def wrong_of(name: str, net: Nasty, slip: Slip) -> Iterator[Wrong]:
-    """Yield the wrong gradients that a slip gives on a network."""
-    right = backward(net)
-    for layer, gradient in planted(net, slip):
-        off = {}
-        for l, (given, true) in enumerate(zip(gradient, right, strict=True), start=1):
-            for kind, a, b in zip("Wb", given, true, strict=True):
-                if a is not None and b is not None:
-                    off[f"d{kind}{l}"] = _off(a, b)
-        if not np.isfinite(list(off.values())).all() or max(off.values()) <= CLEARLY:
-            continue
-        blocks = tuple(block for block, times in off.items() if times > CLEARLY)
-        unclear = tuple(block for block, times in off.items() if 0.2 < times <= CLEARLY)
-        yield Wrong(
-            f"{name}: {slip.name} @{layer}", net, slip.name, layer, gradient, blocks, unclear
-        )
-
-
-def ask(wrong: Wrong, **settings: object) -> Said:
-    """Return what fastcheck says of one."""
-    net, options = wrong.net, {"jobs": 1, **settings}
-    report = fastcheck.gradcheck(
-        network_of(net), net.inputs, net.targets, owners(wrong.gradient, "rows"), **options  # type: ignore[arg-type]
-    )  # fmt: skip
-    named = {block.name for block in report.blocks if block.status == "wrong"}
-    findings = report.diagnosis.get("findings", [])
-    first = findings[0] if findings else {"slip": "", "sentence": ""}
-    return Said(
-        wrong.name,
-        wrong.slip,
-        report.status,
-        tuple(b for b in wrong.blocks if b not in named),
-        tuple(b for b in named if b not in (*wrong.blocks, *wrong.unclear)),
-        first["slip"],
-        first["sentence"],
-    )
+from tests.nasty.slips import SLIPS
+from tests.nasty.wrong import wrong_of
+from tests.nasty_checks import Said, ask
 
 
 def _answers(task: tuple[str, int]) -> list[Said]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tests.nasty.families import RANDOM, TARGETED, Rng, chance, pick
+from tests.nasty.families import RANDOM, Rng, chance, pick
 from tests.nasty.network import Gradient, Nasty
 from tests.nasty.styles import SLOW, STYLES, Way
+from tests.nasty.targeted import TARGETED
 
 FAMILIES = {**RANDOM, **TARGETED}
 PRECISIONS = ("float64", "float64", "float64", "float32", "float32", "float16", "bfloat16")
