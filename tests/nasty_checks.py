@@ -115,12 +115,12 @@ class Said:
     sentence: str
 
 
-def ask(wrong: Wrong, **settings: object) -> Said:
+def ask(wrong: Wrong) -> Said:
     """Return what fastcheck says of one."""
-    net, options = wrong.net, {"jobs": 1, **settings}
+    net = wrong.net
     report = fastcheck.gradcheck(
-        network_of(net), net.inputs, net.targets, owners(wrong.gradient, "rows"), **options  # type: ignore[arg-type]
-    )  # fmt: skip
+        network_of(net), net.inputs, net.targets, owners(wrong.gradient, "rows"), jobs=1
+    )
     named = {block.name for block in report.blocks if block.status == "wrong"}
     findings = report.diagnosis.get("findings", [])
     first = findings[0] if findings else {"slip": "", "sentence": ""}
