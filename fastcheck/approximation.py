@@ -66,6 +66,9 @@ class Approximation:
         that is `values`.
     uncertainty : float or ndarray (n,)
         τ: how far g* may still be from the derivative, absolute.
+    allowance : float or ndarray (n,)
+        Of a function: what a component may be off by beside tol, absolute, since J lets no one see
+        it, or since its block is so much larger.
     """
 
     method: str
@@ -81,6 +84,7 @@ class Approximation:
     trace: tuple[Floats, Floats] | None = None
     derivative: Floats | None = None
     uncertainty: float | Floats = 0.0
+    allowance: float | Floats = 0.0
 
     @property
     def target(self) -> Floats:

@@ -37,6 +37,7 @@ Integers = NDArray[np.int64]
 # The norms of a `Tally`.
 NORMS = (
     "error", "literal_error", "gradient", "approximation", "rounding", "noise", "uncertainty",
+    "allowance",
 )  # fmt: skip
 STATUSES = ("agree", "kink", "cannot tell", "wrong")  # from good to bad
 AGREE, KINK, CANNOT_TELL, WRONG = range(4)
@@ -78,11 +79,14 @@ class Blur(NamedTuple):
         Standard deviation of the difference's own error.
     uncertainty : float or ndarray
         τ: what is left uncertain of the truncation.
+    allowance : float or ndarray
+        What is allowed beside all this; see `Approximation.allowance`.
     """
 
     sigma: float | Floats
     noise: float | Floats = 0.0
     uncertainty: float | Floats = 0.0
+    allowance: float | Floats = 0.0
 
     @property
     def of_the_difference(self) -> bool:
@@ -146,7 +150,7 @@ class Rules(NamedTuple):
             sigma = np.asarray(blur.sigma)
             known = np.isfinite(sigma)
             blind = np.where(known, 0.0, np.inf)
-            asked = self.asked(gradient, target, np.where(known, sigma, 0.0))
+            asked = self.asked(gradient, target, np.where(known, sigma, 0.0)) + blur.allowance
             severity = self.severity(error, asked, blur.noise, blur.uncertainty, blind)
             allowed = asked + blur.uncertainty
             return Ruling(error, allowed, allowed + self.noise * blur.noise + blind, severity)
@@ -197,6 +201,7 @@ class Evidence:
     uncertainty: float | Floats
     kinks: Kinks
     loop_factor: float | None = None
+    allowance: float | Floats = 0.0
 
     def kinks_within(self, start: int, stop: int) -> slice:
         """Return which of the kinks lie at positions start..stop−1."""
@@ -232,8 +237,8 @@ class Evidence:
 
     def blur_at(self, positions: slice | Integers) -> Blur:
         """Return what blurs the components at some positions."""
-        noise, uncertainty = _at(self.noise, positions), _at(self.uncertainty, positions)
-        return Blur(self.rounding_at(positions), noise, uncertainty)
+        blurs = (self.noise, self.uncertainty, self.allowance)
+        return Blur(self.rounding_at(positions), *(_at(blur, positions) for blur in blurs))
 
 
 def _at(values: float | Floats, positions: slice | Integers) -> float | Floats:
@@ -261,6 +266,7 @@ class Tally:
     rounding_peak: float = 0.0
     noise: float = 0.0
     uncertainty: float = 0.0
+    allowance: float = 0.0
     blind: float = 0.0  # infinite where σ is not known
     wrong: int = 0
     cannot_tell: int = 0
@@ -324,6 +330,7 @@ def tally(evidence: Evidence, part: slice, rules: Rules, *, patient: bool = True
                 break
         result.noise = _norm_of(evidence.noise, part)
         result.uncertainty = _norm_of(evidence.uncertainty, part)
+        result.allowance = _norm_of(evidence.allowance, part)
     if pieces:
         sums = [math.hypot(*column) for column in zip(*pieces, strict=True)]
         result.error, result.literal_error, result.gradient, result.approximation = sums[:4]
@@ -485,6 +492,7 @@ def line_up(
         rounding=sigma,
         noise=approximation.noise,
         uncertainty=approximation.uncertainty,
+        allowance=approximation.allowance,
         kinks=approximation.kinks,
         loop_factor=loop_factor,
     )
@@ -513,6 +521,7 @@ def _subset(evidence: Evidence, keep: Integers) -> Evidence:
         rounding=blur.sigma,
         noise=blur.noise,
         uncertainty=blur.uncertainty,
+        allowance=blur.allowance,
         kinks=Kinks(
             np.searchsorted(keep, kinks.positions[kept]), kinks.low[kept], kinks.high[kept]
         ),

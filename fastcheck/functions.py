@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import math
+import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck import parallel, sampling
-from fastcheck.approximation import Approximation, Kinks
-from fastcheck.arrays import ArrayOrder
+from fastcheck.approximation import Approximation
 from fastcheck.door import finite_array, lower_precision, unit_roundoff
 from fastcheck.errors import InputError
-from fastcheck.repeatable import same_twice
+from fastcheck.function_options import FunctionOptions, FunctionSettings
+from fastcheck.methods.black_box import BlackBox
+from fastcheck.methods.calibration import Calibration, calibrate, calibrate_noise
+from fastcheck.methods.components import Differences
+from fastcheck.methods.direction_verdict import check_directions
+from fastcheck.methods.directions import Directions
+from fastcheck.methods.function_components import ComponentCheck, Given, check_components
+from fastcheck.model.given_gradient import GivenGradient, read_gradient
+from fastcheck.model.parameter_tree import ParameterTree
+from fastcheck.model.purity import Watch, require_same, written_data
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, Report, RunFacts
+from fastcheck.report.words import number as figure
 from fastcheck.sample_coverage import coverage
-from fastcheck.settings import Settings, SettingsOptions
-from fastcheck.tolerances import NOISE_FACTOR
-from fastcheck.verdict import judge
+from fastcheck.verdict import BlockVerdict, Judgement, judge, worst_status
 from fastcheck.versions import versions
 
 __all__ = ["FunctionOptions", "gradcheck_function"]
@@ -29,23 +36,12 @@ __all__ = ["FunctionOptions", "gradcheck_function"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-METHOD = "central differences"
-CHUNK = 64
-# f at so many points within ε of θ, along so many components, tells its rounding from its shape.
-NOISE_POINTS = 8
-NOISE_COMPONENTS = 3
-# The O(ε²) term estimated from a second step is itself uncertain by about this much.
-CURVATURE_SLACK = 2.0
-# A second look takes these shares of ε: no kink looks smooth at all of them.
-SHARES = (1.0, 0.5, 0.25)
-GAP_SLACK = 0.05
-
-
-class FunctionOptions(SettingsOptions, total=False):
-    """The keyword arguments of `gradcheck_function`: those of `Settings`, a name and a command."""
-
-    name: str
-    command: str
+# More components than this are held to random directions unless the user says otherwise.
+MOST_COMPONENTS = 20_000
+FEW_BLOCKS, MANY_DIRECTIONS, FEW_DIRECTIONS = 20, 8, 4
+# For a budget: evaluations that are timed, before the differences, and for each direction.
+TIMED_EVALUATIONS, CALIBRATION_EVALUATIONS, DIRECTION_EVALUATIONS = 3, 100, 5
+MOST_DIRECTIONS = 16
 
 
 def gradcheck_function(
@@ -56,18 +52,19 @@ def gradcheck_function(
     Parameters
     ----------
     f : callable
-        `f(θ) -> float`; gets θ in the form of `theta`, in float64. It must not change it.
+        `f(θ) -> float`; gets θ in the form of `theta`. It must not change it.
     gradient : callable or array_like
         `gradient(θ)`, or its value at `theta`: the form of `theta` or a flat vector.
-    theta : float, array_like, mapping or sequence of array_like
-        Where to check.
+    theta : float, array_like, or any nesting of mappings, sequences and dataclasses of arrays
+        Where to check. NumPy, PyTorch and JAX arrays reach f as what they are.
     **options
-        See `Settings`; `epsilon`, `tol`, `sample`, `detect` and `seed` are of use here. One
-        worker unless `jobs` says otherwise, as f may not bear to be called twice at a time.
+        See `FunctionSettings`; `sample`, `detect`, `seed`, `jobs`, `backend`, `precision`,
+        `progress` and `memory` as in `Settings`.
 
     Returns
     -------
     Report
+        `agree` says up to which relative error in each block (`resolution`).
 
     Raises
     ------
@@ -83,269 +80,259 @@ def gradcheck_function(
     """
     start = time.perf_counter()
     name, command = options.pop("name", ""), options.pop("command", "")
-    options.setdefault("jobs", 1)
-    settings = Settings.of(**cast(SettingsOptions, options))
-    order, vector, precision = ArrayOrder.of(theta)
-    black_box = _BlackBox(f, order, vector)
-    value, value_precision = black_box.at_theta()
-    given, gradient_precision = _gradient(gradient, order, vector)
-    precision = settings.precision or lower_precision(precision, gradient_precision)
-    indices, notes = sampling.choose(order, settings)
-    noise = black_box.noise(value, value_precision, settings.epsilon)
-    approximation = _approximate(black_box, indices, settings, noise)
-    approximation = _refined(black_box, given, approximation, settings)
-    sigma = _rounding(given, precision)
-    judgement = judge(order, given, approximation, sigma, settings)
+    settings = FunctionSettings.of(options)
+    tree, vector, precision = ParameterTree.of(theta, settings.blocks)
+    box = BlackBox(f, tree, vector, settings.vectorized, settings.reseed)
+    subject = _read(box, gradient, settings, precision)
+    _check_step(subject, settings)
+    count = _directions(subject, settings)
+    report = (
+        _by_components(subject, settings)
+        if count is None
+        else _by_directions(subject, settings, count)
+    )
+    _unchanged_at_the_end(subject)
     seconds = {"check": time.perf_counter() - start}
+    run = RunFacts(versions(), settings.shared.jobs or 1, seconds, command)
+    return replace(report, run=run, name=name)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is checked: a function at θ, and its gradient."""
+
+    box: BlackBox
+    gradient: GivenGradient
+    precision: str
+    value: float
+    noise: float
+    watch: Watch
+    notes: tuple[str, ...]
+
+    @property
+    def tree(self) -> ParameterTree:
+        """θ's form."""
+        return self.box.tree
+
+
+def _read(box: BlackBox, gradient: Any, settings: FunctionSettings, precision: str) -> _Subject:
+    """Evaluate f and the gradient at θ, and name what makes J depend on more than θ."""
+    watch = Watch(box.f, gradient)
+    first, value_precision = _value(box)
+    notes = written_data(watch, "f")
+    second = _value(box)[0]
+    apart = require_same(first, second, value_precision, "f gives two values for the same θ", watch)
+    given = read_gradient(gradient, box.tree, box.theta, settings.reseed)
+    third = _value(box)[0]
+    again = "f gives another value once the gradient was called"
+    apart = max(apart, require_same(second, third, value_precision, again, watch))
+    noise = max(apart, unit_roundoff(value_precision) * abs(first))
+    precision = settings.shared.precision or lower_precision(precision, given.precision)
+    return _Subject(box, given, precision, first, noise, watch, (*notes, *given.notes))
+
+
+def _value(box: BlackBox) -> tuple[float, str]:
+    """Return f(θ), a finite number, and the precision that it came in."""
+    raw = box.raw_at_theta()
+    values, precision = finite_array(raw, "f(θ)")
+    if values.size != 1:
+        raise InputError(
+            f"f(θ) has shape {values.shape}",
+            "one number",
+            "Sum or average it, or check one component of it at a time.",
+        )
+    return float(values.reshape(())), precision
+
+
+def _unchanged_at_the_end(subject: _Subject) -> None:
+    """Refuse a check during which J became another function."""
+    value, precision = _value(subject.box)
+    what = "f gives another value at the end of the check than at its start"
+    require_same(subject.value, value, precision, what, subject.watch)
+
+
+def _check_step(subject: _Subject, settings: FunctionSettings) -> None:
+    """Refuse an ε that is lost beside θ."""
+    epsilon, theta = settings.named_epsilon, subject.box.theta
+    if epsilon is None:
+        return
+    stuck = (theta + epsilon == theta) | (theta - epsilon == theta)
+    if stuck.any():
+        place = int(np.argmax(stuck))
+        name = subject.tree.locate(place)
+        raise InputError(
+            f"ε = {epsilon:g} is lost beside {name} = {theta[place]:g}: θ + ε = θ",
+            "an ε that changes θ",
+            f"Use epsilon={abs(theta[place]) * 1e-6:.0e} or more, or epsilon='auto'.",
+        )
+
+
+def _directions(subject: _Subject, settings: FunctionSettings) -> int | None:
+    """Return how many directions a block is held to; None where components are checked."""
+    size, blocks = subject.tree.size, len(subject.tree.blocks)
+    if settings.directions is not None:
+        return settings.directions
+    usual = MANY_DIRECTIONS if blocks <= FEW_BLOCKS else FEW_DIRECTIONS
+    if settings.method == "directions":
+        return usual
+    if settings.method == "components" or settings.shared.sampled:
+        return None
+    if settings.seconds is None:
+        return usual if size > MOST_COMPONENTS else None
+    start = time.perf_counter()
+    for _ in range(TIMED_EVALUATIONS):
+        subject.box.at_theta()
+    each = (time.perf_counter() - start) / TIMED_EVALUATIONS
+    left = settings.seconds / each - CALIBRATION_EVALUATIONS
+    if left > 2.2 * size:
+        return None
+    return int(min(MOST_DIRECTIONS, max(1, left // (DIRECTION_EVALUATIONS * blocks))))
+
+
+def _by_directions(subject: _Subject, settings: FunctionSettings, count: int) -> Report:
+    """Hold each block to random directions, with a fresh seed unless one was given."""
+    box, shared = subject.box, settings.shared
+    seed = shared.seed if settings.seed_given else secrets.randbelow(2**31)
+    calibration = calibrate_noise(box, subject.value, subject.noise, seed)
+    rounding = subject.gradient.rounding_bound(subject.precision)
+    limit = settings.resolution if settings.tol is None else 2.0 * settings.tol
+    asked = Directions(subject.gradient.vector, rounding, count, settings.asked, limit, seed)
+    judgement, notes = check_directions(box, asked, calibration)
+    facts = MethodFacts(
+        name=f"{count} random direction{'s' * (count > 1)} in each block",
+        epsilon=float(np.median([block.epsilon or 0.0 for block in judgement.blocks])),
+        seed=seed,
+        checked=subject.tree.size,
+        size=subject.tree.size,
+        noise=0.0,
+        evaluations=box.evaluations,
+        directions=count,
+    )
     return Report.of(
         judgement,
-        held_to=_held_to(settings, precision),
-        method=_facts(approximation, settings, order.size),
-        cost=CostFacts(total=value),
-        run=RunFacts(versions(), settings.workers, seconds, command),
-        name=name,
-        notes=(*notes, *approximation.notes),
-        coverage=coverage(order, given, approximation, judgement, settings),
+        held_to=_held_to(judgement, calibration, settings, subject.precision),
+        method=facts,
+        cost=CostFacts(total=subject.value),
+        notes=(*subject.notes, *notes, f"Seed of the directions: {seed}."),
     )
 
 
-@dataclass(frozen=True)
-class _BlackBox:
-    """f, and θ where it is checked."""
+def _by_components(subject: _Subject, settings: FunctionSettings) -> Report:
+    """Check component by component."""
+    box, shared = subject.box, settings.shared
+    indices, notes = sampling.choose(subject.tree, shared)
+    calibration = calibrate(
+        box, subject.value, subject.noise, epsilon=settings.named_epsilon, seed=shared.seed
+    )
+    running = replace(shared, jobs=shared.jobs or 1)
 
-    f: Callable[[Any], Any]
-    order: ArrayOrder
-    theta: Floats
+    def run(work: Differences, title: str) -> list[Floats | None]:
+        return parallel.run(work, running, title)
 
-    def __call__(self, vector: Floats) -> tuple[float, str]:
-        """Return f at a vector of θ's order, and the precision that it came in."""
-        value, precision = finite_array(self.f(self.order.form_of(vector)), "f(θ)")
-        if value.size != 1:
-            raise InputError(
-                f"f(θ) has shape {value.shape}",
-                "one number",
-                "Sum or average it, or check one component of it at a time.",
-            )
-        return float(value.reshape(())), precision
-
-    def at_theta(self) -> tuple[float, str]:
-        """Return f(θ), evaluated twice, and its precision."""
-
-        def once() -> tuple[float, str]:
-            vector = self.theta.copy()
-            value = self(vector)
-            self.unchanged(vector)
-            return value
-
-        return same_twice(once, "f", lambda a, b: a == b)
-
-    def unchanged(self, vector: Floats) -> None:
-        """Refuse an f that writes into θ."""
-        if not np.array_equal(vector, self.theta):
-            index = int(np.argmax(vector != self.theta))
-            raise InputError(
-                f"f changes its argument ({self.order.locate(index)})",
-                "an f that leaves θ as it is",
-                "Copy θ at its start.",
-            )
-
-    def noise(self, value: float, precision: str, epsilon: float) -> float:
-        """Return the standard deviation of a central difference of f that rounding makes.
-
-        The median over a few components, each on the side where f looks smoother, so that a kink
-        is not taken for noise.
-        """
-        last = self.theta.size - 1
-        places = {round(k * last / (NOISE_COMPONENTS - 1)) for k in range(NOISE_COMPONENTS)}
-        spreads = [
-            min(self._spread(value, place, epsilon), self._spread(value, place, -epsilon))
-            for place in sorted(places)
-        ]
-        spread = float(np.median(spreads))
-        return max(spread / math.sqrt(2.0), unit_roundoff(precision) * abs(value)) / abs(epsilon)
-
-    def _spread(self, value: float, place: int, reach: float) -> float:
-        """Return the standard deviation of f's rounding at points from θ in one direction.
-
-        Differences of high order keep the rounding and lose f's shape. After Moré & Wild,
-        "Estimating computational noise", SISC 2011.
-        """
-        vector, values = self.theta.copy(), [value]
-        for k in range(1, NOISE_POINTS):
-            vector[place] = self.theta[place] + reach * (k / (NOISE_POINTS - 1))
-            values.append(self(vector)[0])
-        table, levels = np.array(values), []
-        for k in range(1, NOISE_POINTS - 1):
-            table = np.diff(table)
-            scale = math.factorial(k) ** 2 / math.factorial(2 * k)
-            levels.append(math.sqrt(scale * float(np.mean(table**2))))
-        return min(levels[2:])  # the lower orders still hold f's own shape
+    rounding = subject.gradient.rounding(subject.precision)
+    given = Given(
+        subject.gradient.vector, rounding, settings.asked, settings.tol is None, settings.atol
+    )
+    check = check_components(box, given, calibration, indices, run)
+    rules = replace(shared, tol=settings.asked)
+    judgement = judge(subject.tree, given.gradient, check.approximation, None, rules)
+    judgement, more = _resolved(judgement, check, calibration, settings)
+    approximation = check.approximation
+    return Report.of(
+        judgement,
+        held_to=_held_to(judgement, calibration, settings, subject.precision),
+        method=_facts(approximation, calibration, settings, box),
+        cost=CostFacts(total=subject.value),
+        notes=(*subject.notes, *notes, *approximation.notes, *more),
+        coverage=coverage(subject.tree, given.gradient, approximation, judgement, shared),
+    )
 
 
-@dataclass(frozen=True)
-class _Differences:
-    """Central differences and one-sided slopes of a black box: a prepared method."""
-
-    black_box: _BlackBox
-    indices: Integers | None
-    epsilon: float
-    value: float
-
-    @property
-    def chunks(self) -> Sequence[Integers]:
-        every = self.indices
-        if every is None:
-            every = np.arange(self.black_box.order.size)
-        return np.split(every, range(CHUNK, every.size, CHUNK))
-
-    @property
-    def weights(self) -> Sequence[int]:
-        return [chunk.size for chunk in self.chunks]
-
-    def differences(self, chunk: Integers) -> Floats:
-        """Return (3, n): central differences, slopes above, slopes below."""
-        box = self.black_box
-        vector = box.theta.copy()
-        slopes = np.empty((3, chunk.size))
-        for k, i in enumerate(chunk):
-            at = vector[i]
-            vector[i] = above = at + self.epsilon
-            high = box(vector)[0]
-            vector[i] = below = at - self.epsilon
-            low = box(vector)[0]
-            vector[i] = at
-            # The steps as floats have them, not ε itself.
-            slopes[0, k] = (high - low) / (above - below)
-            slopes[1, k] = (high - self.value) / (above - at)
-            slopes[2, k] = (self.value - low) / (at - below)
-        box.unchanged(vector)
-        return slopes
-
-    def assemble(self, results: Sequence[Floats | None]) -> Approximation:
-        values = self.slopes(results)[0]
-        complete = all(r is not None for r in results)
-        return Approximation(METHOD, self.epsilon, self.indices, values, complete=complete)
-
-    def slopes(self, results: Sequence[Floats | None]) -> Floats:
-        """Return what the chunks gave, (3, n), NaN where they did not come."""
-        parts = [
-            np.full((3, chunk.size), np.nan) if result is None else result
-            for chunk, result in zip(self.chunks, results, strict=True)
-        ]
-        return np.concatenate(parts, axis=1)
-
-
-def _approximate(
-    black_box: _BlackBox, indices: Integers | None, settings: Settings, noise: float
-) -> Approximation:
-    """Return central differences at ε."""
-    checked = black_box.theta if indices is None else black_box.theta[indices]
-    stuck = (checked + settings.epsilon == checked) | (checked - settings.epsilon == checked)
-    if stuck.any():
-        place = int(np.argmax(stuck))
-        name = black_box.order.locate(place if indices is None else int(indices[place]))
-        raise InputError(
-            f"ε = {settings.epsilon:g} is lost beside {name} = {checked[place]:g}: θ + ε = θ",
-            "an ε that changes θ",
-            f"Use epsilon={abs(checked[place]) * 1e-6:.0e} or more.",
-        )
-    prepared = _Differences(black_box, indices, settings.epsilon, black_box.at_theta()[0])
-    results = parallel.run(prepared, settings, "differences")
-    return replace(prepared.assemble(results), noise=noise)
-
-
-def _refined(
-    black_box: _BlackBox, gradient: Floats, approximation: Approximation, settings: Settings
-) -> Approximation:
-    """Measure the O(ε²) term and look for kinks where the gradient does not agree.
-
-    The values stay the central differences at ε; their error and their kinks become known.
-    """
-    values, every = approximation.values, approximation.indices
-    given = gradient if every is None else gradient[every]
-    with np.errstate(invalid="ignore"):
-        off = np.abs(given - values) > settings.tol * (np.abs(given) + np.abs(values))
-    positions = np.flatnonzero(off)
-    if positions.size == 0 or not approximation.complete:
-        return approximation
-    indices = positions if every is None else every[positions]
-    value = black_box.at_theta()[0]
-    slopes = []
-    for share in SHARES:
-        prepared = _Differences(black_box, indices, share * settings.epsilon, value)
-        results = parallel.run(prepared, settings, "a second look")
-        slopes.append(prepared.slopes(results))
-    wide, narrow = slopes[:2]
-    curvature = np.abs(wide[0] - narrow[0]) * (4.0 / 3.0)
-    noise = np.full(values.size, float(np.max(approximation.noise)))
-    kinks = _kinks(positions, slopes, float(noise[0]))
-    bent = curvature * (CURVATURE_SLACK / NOISE_FACTOR)
-    bent[np.isin(positions, kinks.positions)] = 0.0  # there the interval says what is right
-    noise[positions] += bent
-    return replace(approximation, noise=noise, kinks=kinks, notes=_notes(curvature, wide[0], kinks))
-
-
-def _kinks(positions: Integers, slopes: Sequence[Floats], noise: float) -> Kinks:
-    """Return the components whose one-sided slopes differ as at a kink.
-
-    With the step, the gap between the one-sided slopes of a smooth f shrinks in proportion.
-    """
-    gap = slopes[0][1] - slopes[0][2]
-    found = np.zeros(positions.size, dtype=bool)
-    for share, wide in zip(SHARES[1:], slopes[1:], strict=True):
-        uncertain = GAP_SLACK * np.abs(gap) + 3.0 * NOISE_FACTOR * noise / share
-        found |= np.abs((wide[1] - wide[2]) - share * gap) > uncertain
-    sides = slopes[0][1:, found]
-    return Kinks(positions[found].astype(np.int64), sides.min(axis=0), sides.max(axis=0))
-
-
-def _notes(curvature: Floats, values: Floats, kinks: Kinks) -> tuple[str, ...]:
-    """Say what the second look found."""
-    notes = []
-    size = np.abs(values)
-    relative = float(np.max(curvature[size > 0] / size[size > 0], initial=0.0))
-    if relative > 1e-9 and kinks.positions.size == 0:
-        notes.append(f"The O(ε²) term of f at this ε is up to {relative:.1e} of the approximation.")
-    if kinks.positions.size:
-        count = kinks.positions.size
-        lie = "component lies" if count == 1 else "components lie"
+def _resolved(
+    judgement: Judgement,
+    check: ComponentCheck,
+    calibration: Calibration,
+    settings: FunctionSettings,
+) -> tuple[Judgement, tuple[str, ...]]:
+    """Say of each block which error would have been seen; what can't be told is no agreement."""
+    limit = settings.resolution if settings.tol is None else None
+    blocks, notes = [], []
+    for block, resolution, hidden, step in zip(
+        judgement.blocks, check.resolutions, check.hidden, calibration.steps, strict=True
+    ):
+        known = replace(block, resolution=resolution, epsilon=float(step))
+        coarse = limit is not None and block.checked > 0 and resolution > limit
+        if coarse and block.verdict == "agree":
+            if hidden:
+                notes.append(_hidden_note(block))
+            else:
+                known = _unsure(known)
+        blocks.append(known)
+    changed = any(
+        new.status != old.status for new, old in zip(blocks, judgement.blocks, strict=True)
+    )
+    told = [r for r, hidden in zip(check.resolutions, check.hidden, strict=True) if not hidden]
+    whole = replace(judgement.whole, resolution=max(told, default=None))
+    if changed and whole.status == "agree":
+        whole = replace(whole, status="cannot tell", grade="look")
+    status = worst_status(judgement.status, *(block.verdict for block in blocks))
+    if settings.tol is None and not judgement.whole.gradient_norm and status == "agree":
         notes.append(
-            f"{count:,} {lie} within ε of a kink of f: a value between the one-sided slopes is "
-            "right."
+            "Every component of dθ is 0 here, and so are the differences: a gradient that is wrong "
+            "by a factor would look the same. Check at another θ."
         )
-    return tuple(notes)
+        if settings.atol == 0.0:
+            status, whole = "cannot tell", replace(whole, status="cannot tell", grade="look")
+    grade = "look" if status == "cannot tell" and judgement.grade == "great" else judgement.grade
+    found = replace(judgement, status=status, grade=grade, whole=whole, blocks=tuple(blocks))
+    return found, tuple(notes)
 
 
-def _gradient(gradient: Any, order: ArrayOrder, vector: Floats) -> tuple[Floats, str]:
-    """Read the gradient; a callable is called twice."""
-    if not callable(gradient):
-        return order.read(gradient)
-
-    def same(first: tuple[Floats, str], second: tuple[Floats, str]) -> bool:
-        return np.array_equal(first[0], second[0])
-
-    return same_twice(lambda: order.read(gradient(order.form_of(vector.copy()))), "gradient", same)
+def _unsure(block: BlockVerdict) -> BlockVerdict:
+    """Return a block of which nobody can tell."""
+    grade = "look" if block.grade == "great" else block.grade
+    return replace(block, status="cannot tell", grade=grade)
 
 
-def _rounding(gradient: Floats, precision: str) -> Floats:
-    """Return σ: one rounding of each component, and of the largest one (nothing is known of f)."""
-    largest = float(np.abs(gradient).max())
-    return unit_roundoff(precision) * (np.abs(gradient) + largest) / 2.0
+def _hidden_note(block: BlockVerdict) -> str:
+    return (
+        f"{block.name} is 0 as far as the noise of J lets anyone see, and small beside what the "
+        "other blocks do to J: that it is not larger was checked, nothing more."
+    )
 
 
-def _held_to(settings: Settings, precision: str) -> HeldTo:
-    reason = f"a relative difference of {settings.tol:g}, and rounding in {precision}"
-    return HeldTo(settings.tol, precision, reason)
+def _held_to(
+    judgement: Judgement, calibration: Calibration, settings: FunctionSettings, precision: str
+) -> HeldTo:
+    """Say what the gradient is held to, and why."""
+    resolution = judgement.whole.resolution or 0.0
+    if settings.tol is not None:
+        reason = f"a relative difference of {settings.tol:g}, and rounding in {precision}"
+        return HeldTo(settings.tol, precision, reason, resolution, calibration.noise)
+    reason = (
+        f"what J allows: an error of {figure(resolution)} of a block or more would have been seen "
+        f"(J carries noise of {figure(calibration.noise)})"
+    )
+    if precision != "float64":
+        reason += f"; the gradient was computed in {precision}"
+    return HeldTo(resolution, precision, reason, resolution, calibration.noise)
 
 
-def _facts(approximation: Approximation, settings: Settings, size: int) -> MethodFacts:
+def _facts(
+    approximation: Approximation,
+    calibration: Calibration,
+    settings: FunctionSettings,
+    box: BlackBox,
+) -> MethodFacts:
+    noise = calibration.noise / (np.sqrt(2.0) * calibration.steps)
     return MethodFacts(
-        name=METHOD,
+        name=approximation.method,
         epsilon=approximation.epsilon,
-        seed=settings.seed,
+        seed=settings.shared.seed,
         checked=int(np.isfinite(approximation.values).sum()),
-        size=size,
-        sampled=settings.sampled,
+        size=box.tree.size,
+        sampled=settings.shared.sampled,
         complete=approximation.complete,
-        noise=float(np.max(approximation.noise)),
+        noise=float(np.max(noise)),
+        evaluations=box.evaluations,
     )

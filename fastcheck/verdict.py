@@ -167,6 +167,11 @@ class BlockVerdict:
         ‖method's own error‖.
     uncertainty : float
         ‖τ‖, what is left uncertain of the truncation.
+    resolution : float or None
+        Of a function: the relative error ‖g − g*‖/‖g*‖ from which on it would have been seen with
+        99.9 % probability.
+    epsilon : float or None
+        Of a function: the step in this block.
     status : str
         `agree`, `cannot tell` or `wrong`, by the norm alone.
     grade : str
@@ -198,6 +203,8 @@ class BlockVerdict:
     kinks: int
     worst: ComponentVerdict | None = None
     uncertainty: float = 0.0
+    resolution: float | None = None
+    epsilon: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -318,7 +325,8 @@ def _untroubled(result: Tally, rules: Rules) -> bool:
 
 def _asked(result: Tally, rules: Rules, rounding: float) -> float:
     """Return what is asked of a block: tol, and the ‖error‖ that rounding explains."""
-    return rules.tol * result.gradient + rules.tol * result.approximation + rounding
+    tolerance = rules.tol * result.gradient + rules.tol * result.approximation
+    return tolerance + rounding + result.allowance
 
 
 def _status(result: Tally, rules: Rules, rounding: float) -> int:

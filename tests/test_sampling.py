@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fastcheck.arrays import ArrayOrder
 from fastcheck.errors import InputError
+from fastcheck.model.parameter_tree import ParameterTree
 from fastcheck.sampling import allocate, choose, enough, sample, sample_units
 from fastcheck.settings import Settings
 from fastcheck.theta import ThetaLayout
@@ -150,7 +150,7 @@ def test_units_are_whole_rows_with_their_bias(order: ThetaLayout, data: st.DataO
 
 
 def test_a_function_has_no_units() -> None:
-    order, _, _ = ArrayOrder.of(np.ones(5))
+    order, _, _ = ParameterTree.of(np.ones(5))
     with pytest.raises(InputError, match="whose weights have rows"):
         choose(order, Settings.of(sample_units=2))
 

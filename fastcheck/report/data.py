@@ -30,11 +30,17 @@ class HeldTo:
         What the gradient was computed in.
     reason : str
         Why this and no less, in a sentence.
+    resolution : float or None
+        Of a function: the largest of its blocks' resolutions.
+    noise : float or None
+        Of a function: σ_J, the noise in its values.
     """
 
     tol: float
     precision: str
     reason: str
+    resolution: float | None = None
+    noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class MethodFacts:
         What the literal re-evaluation of a few components gave.
     uncertainty : float
         The largest τ, what is left uncertain of the truncation, absolute.
+    evaluations, directions : int or None
+        Of a function: how often it was evaluated, and random directions in each block.
     """
 
     name: str
@@ -87,6 +95,8 @@ class MethodFacts:
     curvature: float | None = None
     self_check: str = ""
     uncertainty: float = 0.0
+    evaluations: int | None = None
+    directions: int | None = None
 
     @property
     def truncation_dominates(self) -> bool:

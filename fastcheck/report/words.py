@@ -58,10 +58,22 @@ def _where(report: Report) -> str:
 
 
 def _held(report: Report) -> str:
-    """Return `2.1e-09, held to 1e-07`."""
+    """Return `2.1e-09, held to 1e-07`, or of a function `2.1e-09, right to within 8e-04: …`."""
+    if report.held_to.resolution is not None:
+        return _resolved(report)
     extra = "" if report.held_to.precision == "float64" else f" and {report.held_to.precision}"
     rounding = " rounding" if extra else ""
     return f"{number(report.difference)}, held to {number(report.held_to.tol)}{extra}{rounding}"
+
+
+def _resolved(report: Report) -> str:
+    """Return the difference of a function's gradient, and up to what it could be told."""
+    held_to, difference = report.held_to, number(report.difference)
+    noise = "" if held_to.noise is None else f": J carries noise of {number(held_to.noise)}"
+    seen = number(held_to.resolution or 0.0)
+    if report.gradient_status == "agree":
+        return f"{difference}, right to within {seen}{noise}"
+    return f"{difference}, an error of {seen} would have been seen{noise}"
 
 
 def _cannot_tell(report: Report) -> str:
@@ -89,7 +101,20 @@ def _way_out(report: Report) -> str:
         return finer if method.name == "unit" else f"The unit method with {finer}"
     if method.name == "textbook":
         return "The unit method can tell."
+    if report.held_to.resolution is not None:
+        return _function_way_out(report)
     return "Another ε, or a larger tol, may tell."
+
+
+def _function_way_out(report: Report) -> str:
+    """Return what would help a function whose J hides too much."""
+    vacuous = report.whole.gradient_norm == 0.0 and report.whole.approximation_norm == 0.0
+    if vacuous:
+        return "Check at another θ, where the gradient is not zero."
+    return (
+        "A J with less noise (float64, a tighter solver) can tell, or epsilon='auto', or a larger "
+        "resolution= (or tol=)."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -178,6 +203,8 @@ def _method(report: Report) -> str:
         text += f", all {method.size:,} components" if method.size > 1 else ""
     else:
         text += f", {method.checked:,} of {method.size:,} components"
+    if method.evaluations is not None:
+        text += f", {method.evaluations:,} evaluations of J"
     if method.sampled and method.checked < method.size:
         text += f", seed {method.seed}"
     if not method.complete:
