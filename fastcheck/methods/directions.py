@@ -140,7 +140,7 @@ class DirectionalTest:
 
 def missed_error(bar: float, count: int) -> float:
     """Return ‖e‖ that `count` directions with an error bar each miss with 0.1 %, at worst."""
-    return WORST_CASE * GAUSSIAN * bar / MISSED_SHARE ** (1.0 / count)
+    return WORST_CASE * GAUSSIAN * bar / math.pow(MISSED_SHARE, 1.0 / count)
 
 
 @dataclass(frozen=True)
