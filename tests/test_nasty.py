@@ -22,21 +22,9 @@ FEWER = {"many samples": 6, "equal samples": 10}  # large ones
 # Families with faults that are being mended, and what mends them.
 OPEN = {
     "corners": "kinks",
-    "curved": "truncation",
-    "deep": "truncation",
-    "inputs": "rounding",
-    "large units": "rounding",
-    "many samples": "rounding",
     "near kinks": "kinks",
-    "output kink": "kinks",
     "output near kink": "kinks",
-    "plain": "truncation",
-    "raw features": "truncation",
-    "residuals": "truncation",
-    "saturated": "truncation",
-    "tiny residuals": "truncation",
-    "whole numbers": "kinks",
-    "zero rows": "rounding",
+    "residuals": "rounding",
 }
 
 
