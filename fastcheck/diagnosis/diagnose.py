@@ -171,13 +171,14 @@ def diagnose(
 
 def _doubts(scene: Scene, approximation: Approximation) -> str:
     """Say where the reference backward pass itself is not what central differences give."""
-    values, right = approximation.values, scene.right
+    values, right = approximation.target, scene.right
     if approximation.indices is not None:
         right = right[approximation.indices]
     finite = np.isfinite(values)
     finite[approximation.kinks.positions] = False
     error = norm(np.where(finite, values - right, 0.0))
-    noise = norm(np.broadcast_to(np.asarray(approximation.noise, float), values.shape).copy())
+    blur = np.asarray(approximation.noise + approximation.uncertainty, float)
+    noise = norm(np.broadcast_to(np.where(np.isfinite(blur), blur, 0.0), values.shape).copy())
     size = norm(np.where(finite, right, 0.0))
     if error <= 1e-4 * size + 8.0 * noise:
         return ""
