@@ -93,6 +93,8 @@ def test_no_right_gradient_is_wrong_at_any_epsilon(seed: int, method: str) -> No
     network, _ = as_network(drawn)
     gradient = gradient_of(drawn)
     for epsilon in EPSILONS:
+        if unit(drawn, epsilon=epsilon).kinks.positions.size:
+            continue  # which interval is right there is the subject of other tests
         report = gradcheck(
             network, drawn.inputs, drawn.targets, gradient, method=method, epsilon=epsilon
         )
