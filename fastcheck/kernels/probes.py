@@ -26,6 +26,8 @@ Integers = NDArray[np.int64]
 # How much farther than the linear reach a kink is looked for: what a smooth layer on the way can
 # bend a change of h ≤ 1e-2 by, with room.
 MARGIN = 1.05
+# The output units' own changes are made for so many numbers at a time: 8 MB.
+OWN_CHANGES = 2**20
 # Slopes at θ are taken by a change of the outputs of at most so much: its square is no digit.
 SMALL_CHANGE = 2.0**-30
 
@@ -417,7 +419,9 @@ def _fly(
 ) -> None:
     """Carry the probes of one sample from their own layer to the outputs."""
     m, last = trace[2].shape[0], net.activations.size - 1
-    stride = flight.squares.size
+    stride = 1  # no probe is carried to the first layer
+    for k in range(1, last + 1):
+        stride = max(stride, net.sizes[k + 1])
     active, active_gains = np.empty(0, np.int64), np.empty(0)
     for k in range(last + 1):
         first = flight.firsts[k]
@@ -438,6 +442,15 @@ def _fly(
                 steps[k - 1], stride, reach,
             )  # fmt: skip
         active, active_gains = rows, row_gains
+
+
+@part_kernel
+def _own_changes(outputs: int, start: int, stop: int, step: float) -> Floats:
+    """The changes of the output units' own probes, (outputs, probes): one output each."""
+    D = np.zeros((outputs, stop - start))
+    for c in range(stop - start):
+        D[start + c, c] = step
+    return D
 
 
 @inlined_kernel
@@ -462,20 +475,23 @@ def _land(
     off = row_of(net, trace[1], trace[2].shape[0], sample, last) - trace[2][sample]
     for l in range(last, -1, -1):
         first, stop = flight.firsts[l], flight.firsts[l + 1]
-        if l == last:
-            D = np.eye(outputs) * steps[last]
-            sources = np.arange(outputs)
-        else:
-            D = _changes(flight, last, l, outputs)
-            sources = _probed(flight, l)
-        if sources.size > 0:
+        count = outputs if l == last else flight.counts[l]
+        width = max(1, min(count, OWN_CHANGES // outputs)) if l == last else max(1, count)
+        for start in range(0, count, width):
+            if l == last:
+                D = _own_changes(outputs, start, min(start + width, count), steps[last])
+                sources = np.arange(start, min(start + width, count))
+            else:
+                D = _changes(flight, last, l, outputs)
+                sources = _probed(flight, l)
             _end_of_probe(
                 net, trace, kinks, sample, D, steps[l], sources, slopes[first:stop],
                 reach[first:stop], custom, custom_loss,
             )  # fmt: skip
-            if l == last:
-                most = _largest(slopes[first:stop])
-            bounds[l] = _bound(flight, l, D, steps[l], most, 1.0 + _largest(off))
+            if start + width >= count:
+                if l == last:
+                    most = _largest(slopes[first:stop])
+                bounds[l] = _bound(flight, l, D, steps[l], most, 1.0 + _largest(off))
 
 
 @array_kernel
@@ -524,7 +540,7 @@ def linear_probes(
         Filled in: the share of h within which no kink is met (2 where none is met at all).
     bounds : ndarray, shape (samples, L), float64
         Filled in: about the largest |D(δ)/2δ − slope| of each layer's probes at δ ≤ h.
-    work : ndarray, shape (3, ≥ max n · max(Σ_l touched_l, max n)), float64
+    work : ndarray, shape (3, ≥ `work_row(…)`), float64
         Overwritten.
     """
     last = net.activations.size - 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -236,6 +238,27 @@ def _row_norms(network: Network, layer: int) -> Floats:
     if layer == 1 or not network.activations[layer - 1].kinks:
         return np.zeros(W.shape[0])
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", W, W)))
+
+
+def work_row(sizes: Sequence[int], carried: int) -> int:
+    """Return the length of a row of the workspace of linear probes.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        `n_0, …, n_L`.
+    carried : int
+        Probes of the layers before the last.
+
+    Returns
+    -------
+    int
+        Room for the changes of all probes at the widest layer that one is carried to, and for the
+        weights between two layers, the inputs' not among them.
+    """
+    changes = max(sizes[2:], default=1) * carried
+    weights = max((a * b for a, b in itertools.pairwise(sizes[1:])), default=0)
+    return max(1, changes, weights)
 
 
 def linear_slopes(

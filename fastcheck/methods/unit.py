@@ -24,6 +24,7 @@ from fastcheck.methods.probes import (
     turned,
     unconverged,
     ways_on_kinks,
+    work_row,
 )
 from fastcheck.methods.self_check import self_checked
 from fastcheck.methods.unit_rows import Chunk, ChunkResult, assemble
@@ -69,7 +70,7 @@ class UnitMethod:
     def worker_bytes(self) -> float:
         """What one worker allocates."""
         parts = self.chunks[0].parts
-        return _work_bytes(self.probes, -(-int(self.touched.sum()) // parts))
+        return _work_bytes(self.probes, -(-_carried(self.probes, self.touched) // parts))
 
     def _touched_part(self, chunk: Chunk) -> NDArray[np.bool_]:
         if chunk.parts == 1:
@@ -80,8 +81,8 @@ class UnitMethod:
     def differences(self, chunk: Chunk) -> ChunkResult:
         """Probe the units of one chunk at each of its samples."""
         touched = self._touched_part(chunk)
-        widest = max(self.probes.network.sizes[1:])
-        with workspace(3, widest * max(int(touched.sum()), widest)) as work:
+        row = work_row(self.probes.network.sizes, _carried(self.probes, touched))
+        with workspace(3, row) as work:
             return self._probed(chunk, touched, work)
 
     def _probed(self, chunk: Chunk, touched: NDArray[np.bool_], work: Floats) -> ChunkResult:
@@ -150,7 +151,9 @@ def _chunks(probes: Probes, touched: NDArray[np.bool_], flops: float, memory: fl
     """Cut the work by samples, and by units where the memory asks for it."""
     m = probes.batch.size
     group = min(m, max(int(np.ceil(CHUNK_FLOPS / flops)), -(-m // 64)))
-    parts = max(1, int(np.ceil(_work_bytes(probes, int(touched.sum())) * CHUNKS_AT_ONCE / memory)))
+    carried = _carried(probes, touched)
+    needed = _work_bytes(probes, carried) * CHUNKS_AT_ONCE
+    parts = max(1, min(carried, int(np.ceil(needed / memory))))
     return [
         Chunk(first, min(first + group, m), part, parts)
         for first in range(0, m, group)
@@ -158,10 +161,16 @@ def _chunks(probes: Probes, touched: NDArray[np.bool_], flops: float, memory: fl
     ]
 
 
-def _work_bytes(probes: Probes, touched: int) -> float:
-    """Return the size of the workspace for so many units that are probed."""
-    widest = max(probes.network.sizes[1:])
-    return 3 * 8.0 * widest * max(touched, widest)
+def _carried(probes: Probes, touched: NDArray[np.bool_]) -> int:
+    """Return how many probes are carried to a layer behind their own: all but the outputs'."""
+    return int(np.count_nonzero(touched[: probes.unit_offsets[-2]]))
+
+
+def _work_bytes(probes: Probes, carried: int) -> float:
+    """Return what a chunk takes with so many probes: its workspace, and ± at the outputs."""
+    sizes = probes.network.sizes
+    at_outputs = 3 * sizes[-1] * min(carried, max(sizes))
+    return 8.0 * (3 * work_row(sizes, carried) + at_outputs)
 
 
 def _sample_flops(probes: Probes, touched: NDArray[np.bool_]) -> float:
