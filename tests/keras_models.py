@@ -113,6 +113,9 @@ CASES: dict[str, Callable[[], tuple[Any, Any, Any, dict[str, Any]]]] = {
         {"activations": {my_relu: "relu"}},
     ),
     "double layers": lambda: (double(), LOGITS, LABELS, {}),
+    "double loss": lambda: (
+        double(), keras.losses.MeanSquaredError(dtype="float64"), ROWS, {},
+    ),
     "planted": lambda: (planted(), LOGITS, LABELS, {"activations": {"sick": "relu"}}),
     "skip": lambda: (skip(), "mse", ROWS, {}),
     "convolution": lambda: (

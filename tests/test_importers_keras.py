@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 BACKENDS = ("torch", "jax")
 RIGHT = (
     "regularized", "compiled", "functional", "squared", "huber", "logistic", "nested",
-    "named function", "double layers",
+    "named function", "double layers", "double loss",
 )  # fmt: skip
 REFUSED = {
     "skip": "sum: Add of 2 branches",

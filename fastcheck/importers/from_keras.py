@@ -71,10 +71,12 @@ def problem_from_keras(
         if not add_layer(keras, chain, operation, dict(options.get("activations") or {})):
             prefix.append(operation)
     T, terms = targets_and_terms(chain, objective, targets)
-    # A loss computes in Keras's floatx, whatever the layers do, and Input casts to it.
-    chain.precisions.append(str(getattr(objective, "dtype", None) or keras.config.floatx()))
     X = np.asarray(inputs).astype(_entry_dtype(model, chain))
-    gradients, J = own_gradient(keras, model, objective, (X, np.asarray(targets)))
+    # On copies: NumPy arrays share their memory with some backends' tensors.
+    gradients, J = own_gradient(keras, model, objective, (X.copy(), np.array(targets)))
+    # What J came out in, whatever the loss says of itself: on torch it computes in floatx.
+    chain.precisions += [str(getattr(objective, "dtype", None) or keras.config.floatx())]
+    chain.precisions += [str(J.dtype)]
     network = chain.network({**terms(X.shape[0]), **penalty(keras, model)})
     found = {}
     for block in network.order.blocks:
