@@ -134,6 +134,8 @@ def _check_writable(option: str, file: Path | None) -> None:
     """Refuse a file that can't be written before the work is done, not after."""
     if file is None or str(file) == "-":
         return
+    if file.exists() and not file.is_file() and not file.is_dir() and os.access(file, os.W_OK):
+        return
     folder = file.parent
     if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"{option} {file}", "a file in a folder that can be written to")
@@ -227,7 +229,7 @@ def _save(report: Report, file: Path | None) -> bool:
     if file is None:
         return True
     if str(file) == "-":
-        click.echo(report.to_json())
+        _print(report.to_json())
         return False
     _write(file, report.to_json() + "\n")
     return True
@@ -260,7 +262,7 @@ def _printer(format_name: str | None, *, quiet: bool) -> Callable[[Report], None
 
     def show(report: Report) -> None:
         canvas = _canvas()
-        click.echo(render(report, canvas), nl=False, color=canvas.color)
+        _print(render(report, canvas), nl=False, color=canvas.color)
 
     return show
 
@@ -282,10 +284,23 @@ def _canvas() -> Canvas:
     return Canvas(width=max(columns, 60), color=not plain)
 
 
+def _print(text: str, **options: Any) -> None:
+    """Print a report; where nobody reads on, the exit code still tells."""
+    try:
+        click.echo(text, **options)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _write(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; write through what is no regular file."""
+    file = Path(os.path.realpath(file)) if file.is_file() or not file.exists() else file
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
+        if file.exists() and not file.is_file():  # a device, a FIFO: never replaced
+            with file.open("w", encoding="utf-8") as through:
+                through.write(text)
+            return
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(file)
     except OSError as error:

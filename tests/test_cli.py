@@ -522,6 +522,31 @@ def test_whatever_else_goes_wrong_is_no_wrong_gradient_and_no_right_one(
         assert err.startswith("fastcheck: ")
 
 
+def test_output_is_written_through_what_is_no_regular_file(tmp_path: Path) -> None:
+    fifo, link, real = tmp_path / "fifo", tmp_path / "link", tmp_path / "real.json"
+    os.mkfifo(fifo)
+    real.write_text("old")
+    link.symlink_to(real)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    cli._write(fifo, "report")
+    assert os.read(reader, 100) == b"report"
+    os.close(reader)
+    assert fifo.is_fifo()
+    cli._write(link, "new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["fifo", "link", "real.json"]
+
+
+def test_a_reader_who_goes_away_does_not_make_a_wrong_gradient_right() -> None:
+    command = [sys.executable, "-m", "fastcheck", *SMALL, "--plant", "penalty_sign", "--quiet"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = subprocess.run(command, check=False, stdout=writer, stderr=subprocess.DEVNULL)
+    os.close(writer)
+    assert ran.returncode == 1
+
+
 def test_a_module_that_is_missing_is_no_wrong_gradient(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("raise ImportError('half an installation')")
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parent.parent}"}
