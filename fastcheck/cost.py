@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from fastcheck.door import finite_array, lower_precision, unit_roundoff
 from fastcheck.errors import InputError
 from fastcheck.kernels.forward import cost as forward_cost
 from fastcheck.model.user_calls import Handed, Written, call_on_copies
+from fastcheck.kernels.forward import forward_trace
 from fastcheck.network import PENALTIES, Batch, Network
 from fastcheck.repeatable import same_twice
 
@@ -27,6 +29,8 @@ EQUAL, CLOSE = 1e7, 1e11
 LARGEST_EQUAL, LARGEST_CLOSE = 1e-4, 1e-3
 # What rounding alone may do to J, in units of the unit roundoff: it matters for half precisions.
 ROUNDINGS = 16.0
+# Numbers that people write inside a logarithm: 1e-15 … 0.5, and the unit roundoffs.
+GUARDS = (*(n * 10.0**-k for k in range(15, 0, -1) for n in (1.0, 2.0, 5.0)), 2.0**-52, 2.0**-23)
 
 
 @dataclass(frozen=True)
@@ -142,16 +146,30 @@ def _compared(network: Network, batch: Batch, theirs: float, precision: str) -> 
     gap = abs(theirs - ours.total)
     if gap <= min(EQUAL * roundoff, LARGEST_EQUAL) * size:
         return CostComparison(ours, theirs, agrees=True, explanation="")
-    for variant, sentence in _variants(network, batch, ours):
-        near = min(EQUAL * roundoff, LARGEST_EQUAL) * max(abs(variant), abs(theirs))
-        if abs(theirs - variant) <= min(near, 0.01 * gap):
-            return CostComparison(ours, theirs, agrees=False, explanation=sentence)
+
+    def explained(variants: Iterator[Variant]) -> str:
+        return _explanation(variants, theirs, gap, roundoff)
+
+    if sentence := explained(_variants(network, batch, ours)):
+        return CostComparison(ours, theirs, agrees=False, explanation=sentence)
     if gap <= ROUNDINGS * roundoff * size:
         return CostComparison(ours, theirs, agrees=True, explanation="")
-    if gap <= min(CLOSE * roundoff, LARGEST_CLOSE) * size:
+    is_close = gap <= min(CLOSE * roundoff, LARGEST_CLOSE) * size
+    if sentence := explained(_guarded_variants(network, batch, ours, roundoff)):
+        return CostComparison(ours, theirs, agrees=is_close, explanation=sentence)
+    if is_close:
         sentence = f"your J differs by {theirs - ours.total:.2g}, as by a small number in a log"
         return CostComparison(ours, theirs, agrees=True, explanation=sentence)
     return CostComparison(ours, theirs, agrees=False, explanation=_unexplained(ours, theirs))
+
+
+def _explanation(variants: Iterator[Variant], theirs: float, gap: float, roundoff: float) -> str:
+    """Return the words of the first variant that is the user's J to rounding, "" for none."""
+    for variant, sentence in variants:
+        near = min(EQUAL * roundoff, LARGEST_EQUAL) * max(abs(variant), abs(theirs))
+        if abs(theirs - variant) <= min(near, 0.01 * gap):
+            return sentence
+    return ""
 
 
 def _number(value: Any) -> tuple[float, str]:
@@ -233,3 +251,56 @@ def _penalty_variants(network: Network, batch: Batch, ours: CostParts) -> Iterat
         scale * sum(float(np.abs(W).sum()) for W in norms),
         "your penalty sums |w| (L1) instead of w² (L2)",
     )
+
+
+def _guarded_variants(
+    network: Network, batch: Batch, ours: CostParts, roundoff: float
+) -> Iterator[Variant]:
+    """Yield what J would be with a number inside its logarithms, alone and with another bug.
+
+    In a low precision so many candidates would hit any J by chance: there, alone only.
+    """
+    guarded = list(_guarded_data(network, batch))
+    for value, words in guarded:
+        yield value + ours.penalty, words
+    if EQUAL * roundoff > LARGEST_EQUAL:
+        return
+    penalty = [(ours.penalty, ""), *_penalty_variants(network, batch, ours)]
+    for value, words in guarded:
+        data = [(value, ""), *_data_variants(network, batch, value)]
+        for d, data_words in data:
+            for p, penalty_words in penalty:
+                yield d + p, "; and ".join(w for w in (words, data_words, penalty_words) if w)
+
+
+def _guarded_data(network: Network, batch: Batch) -> Iterator[Variant]:
+    """Yield the data part of J with log(p + ε), and with p clipped at ε."""
+    if network.loss.name not in ("softmax_cross_entropy", "sigmoid_cross_entropy"):
+        return
+    outputs, T = _outputs(network, batch), batch.T
+    scale = network.data_scale(batch.size)
+    if network.loss.name == "softmax_cross_entropy":
+        p, weights = special.softmax(outputs, axis=1)[T != 0.0], T[T != 0.0]
+    else:  # a probability for each class, 1 − p made by the subtraction that people write
+        p = special.expit(outputs)
+        p, weights = (
+            np.concatenate([p, 1.0 - p], axis=None),
+            np.concatenate([T, 1.0 - T], axis=None),
+        )
+    for epsilon in GUARDS:
+        added, clipped = np.log(p + epsilon), np.log(np.clip(p, epsilon, 1.0 - epsilon))
+        below = np.log(np.maximum(p, epsilon))
+        text = f"{epsilon:.3g}"
+        yield -scale * float(weights @ added), f"your logarithm is log(p + {text}), ours is log(p)"
+        words = f"your probabilities are clipped to [{text}, 1 − {text}], ours are not"
+        yield -scale * float(weights @ clipped), words
+        words = f"your probabilities are clipped below {text}, ours are not"
+        yield -scale * float(weights @ below), words
+
+
+def _outputs(network: Network, batch: Batch) -> Floats:
+    """Return A_L, shape (m, n_L)."""
+    m, sizes = batch.size, network.sizes
+    Z, A = np.empty((2, m * sum(sizes[1:])))
+    forward_trace(network.arrays(m), network.theta, batch.X, Z, A, network.pointers[0])
+    return A[-m * sizes[-1] :].reshape(m, sizes[-1])

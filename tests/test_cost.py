@@ -100,6 +100,69 @@ def test_a_small_number_in_the_logarithm_is_no_other_cost() -> None:
     assert "log" in found.explanation
 
 
+def guarded_cost(
+    net: Network, batch: Batch, guard: Any, log: Any = np.log, sign: float = -1.0, m: int = M
+) -> float:
+    """The cost that course code has, with a guard on p; plain NumPy."""
+    Z = oracle.forward(net.weights, net.biases, ["relu", "identity"], batch.X)
+    if net.loss.name == "softmax_cross_entropy":
+        terms = batch.T * log(guard(oracle.softmax(Z)))
+    else:
+        p = 1 / (1 + np.exp(-Z))
+        terms = batch.T * log(guard(p)) + (1 - batch.T) * log(guard(1 - p))
+    return sign * float(terms.sum()) / m + net.l2 / (2 * M) * squares(net)
+
+
+GUARDS: dict[str, tuple[Any, str]] = {
+    "added": (lambda p: p + 1e-3, r"log\(p \+ 0.001\)"),
+    "added, small": (lambda p: p + 1e-9, r"log\(p \+ 1e-09\)"),
+    "clipped": (lambda p: np.clip(p, 0.2, 0.8), r"clipped to \[0.2, 1 − 0.2\]"),
+    "clipped below": (lambda p: np.maximum(p, 0.2), r"clipped below 0.2"),
+}
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy"])
+@pytest.mark.parametrize("name", GUARDS)
+def test_a_guarded_logarithm_is_named(name: str, loss: str) -> None:
+    net, batch = problem()
+    if loss == "sigmoid_cross_entropy":
+        net = Network.from_arrays(net.weights, net.biases, l2=0.7, loss=loss)
+        batch = net.batch(batch.X, np.random.default_rng(1).integers(0, 2, (M, 3)).astype(float))
+    guard, sentence = GUARDS[name]
+    cost = guarded_cost(net, batch, guard)
+    if name == "clipped below" and loss == "sigmoid_cross_entropy":
+        sentence = "clipped"  # below 0.2 in p and in 1 − p: the same as on both sides or nearly
+    found = compare_cost(net, batch, cost)
+    assert re.search(sentence, found.explanation), found.explanation
+    assert found.agrees == (name == "added, small")
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"log": np.log2}, "base 2"),
+        ({"m": 1}, "sum over the 6 samples"),
+        ({"sign": 1.0}, "wrong sign"),
+    ],
+)
+def test_a_guarded_logarithm_is_named_beside_another_slip(
+    more: dict[str, Any], sentence: str
+) -> None:
+    net, batch = problem()
+    found = compare_cost(net, batch, guarded_cost(net, batch, lambda p: p + 1e-3, **more))
+    assert not found.agrees
+    assert re.search(r"log\(p \+ 0.001\).*" + sentence, found.explanation), found.explanation
+
+
+def test_no_number_in_a_logarithm_is_made_up() -> None:
+    """A J that is another one for no reason is never called a guarded logarithm."""
+    net, batch = problem()
+    rng = np.random.default_rng(0)
+    for factor in 1.0 - 10.0 ** rng.uniform(-6, -0.1, 200):
+        found = compare_cost(net, batch, factor * cost_parts(net, batch).total)
+        assert "log" not in found.explanation or "small number in a log" in found.explanation
+
+
 def test_a_slip_is_named_only_where_it_explains_the_whole_gap() -> None:
     net, batch = problem(l2=1e-9)
     ours = cost_parts(net, batch)
