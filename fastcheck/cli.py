@@ -98,7 +98,7 @@ def _version() -> str:
 
 
 def _plants() -> str:
-    from fastcheck.diagnosis.plants import PLANTS, in_words
+    from fastcheck.diagnosis.inject import PLANTS, in_words
 
     width = max(map(len, PLANTS))
     return "\n".join(f"{name:<{width}}  {in_words(slip)}" for name, slip in PLANTS.items())
@@ -185,7 +185,7 @@ def _problem(
 def _planted(problem: Problem, bug: str | None) -> Problem:
     if bug is None:
         return problem
-    from fastcheck.diagnosis.plants import plant
+    from fastcheck.diagnosis.inject import plant
 
     batch = problem.network.batch(problem.inputs, problem.targets)
     gradient = plant(bug, problem.network, batch)

@@ -14,8 +14,8 @@ from scipy import special
 from fastcheck.door import finite_array, lower_precision, unit_roundoff
 from fastcheck.errors import InputError
 from fastcheck.kernels.forward import cost as forward_cost
-from fastcheck.model.user_calls import Handed, Written, call_on_copies
 from fastcheck.kernels.forward import forward_trace
+from fastcheck.model.user_calls import Handed, Written, call_on_copies
 from fastcheck.network import PENALTIES, Batch, Network
 from fastcheck.repeatable import same_twice
 

@@ -7,7 +7,7 @@ where a person would make it.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def softmax(z: Array) -> Array:
     return e / e.sum(axis=1, keepdims=True)
 
 
-def output_error(net: Net, out: Array, bug: str) -> Array:  # noqa: PLR0911
+def output_error(net: Net, out: Array, bug: str) -> Array:  # noqa: PLR0911, PLR0912
     """dZ_L, not yet divided by m."""
     Y = net.Y
     if net.loss == "squared":
@@ -88,6 +88,12 @@ def output_error(net: Net, out: Array, bug: str) -> Array:  # noqa: PLR0911
         if bug == "sigmoid'":
             s = 1 / (1 + np.exp(-out))
             return (out - Y) * s * (1 - s)
+        if bug == "y broadcast":
+            return out - Y.mean(axis=0)
+        if bug == "a - y/m":
+            return (out - Y / Y.shape[0]) * Y.shape[0]
+        if bug == "2a - y":
+            return 2 * out - Y
         return out - Y
     p = softmax(out) if net.loss == "softmax" else 1 / (1 + np.exp(-out))
     if bug == "twice":
@@ -106,6 +112,21 @@ def output_error(net: Net, out: Array, bug: str) -> Array:  # noqa: PLR0911
         return p
     if bug == "-y/p":
         return -Y / p
+    if bug == "y broadcast":
+        return p - Y.mean(axis=0)
+    if bug == "a - y/m":
+        return (p - Y / Y.shape[0]) * Y.shape[0]
+    if bug == "2a - y":
+        return 2 * p - Y
+    if bug == "p * 0.999 - y":
+        return 0.999 * p - Y
+    if bug == "y smoothed":
+        return p - (0.9 * Y + 0.1 / Y.shape[1])
+    if bug == "log(p + 1e-3)":
+        if net.loss == "softmax":
+            true = (p * Y).sum(axis=1, keepdims=True)
+            return (p - Y) * true / (true + 1e-3)
+        return (-Y / (p + 1e-3) + (1 - Y) / (1 - p + 1e-3)) * p * (1 - p)
     return p - Y
 
 
@@ -115,6 +136,14 @@ def backward(net: Net, bugs: dict[str, int]) -> list[Array]:  # noqa: PLR0912
     def has(name: str, layer: int) -> bool:
         return name in bugs and bugs[name] in (0, layer)
 
+    if "stale" in bugs:  # the gradient of the θ before the last update
+        others, older = {bug: at for bug, at in bugs.items() if bug != "stale"}, net
+        for _ in range(40):
+            found = backward(older, others)
+            W = [W + 0.02 * dW for W, dW in zip(net.W, found[::2], strict=True)]
+            b = [b + 0.02 * db for b, db in zip(net.b, found[1::2], strict=True)]
+            older = replace(net, W=W, b=b)
+        return found
     m, L, lam = net.X.shape[0], net.depth, net.lam
     A, Z = [net.X], []
     for l in range(1, L + 1):
@@ -135,6 +164,12 @@ def backward(net: Net, bugs: dict[str, int]) -> list[Array]:  # noqa: PLR0912
         "labels off by one",
         "no y",
         "-y/p",
+        "y broadcast",
+        "a - y/m",
+        "2a - y",
+        "p * 0.999 - y",
+        "y smoothed",
+        "log(p + 1e-3)",
     ]
     bug = next((name for name in output_bugs if name in bugs), "")
     dZ = output_error(net, A[-1], bug)
@@ -151,6 +186,7 @@ def backward(net: Net, bugs: dict[str, int]) -> list[Array]:  # noqa: PLR0912
     if "sample 3 twice" in bugs:
         dZ[3] = dZ[3] * 2
     grads: dict[str, Array] = {}
+    dA_above = dZ_above = dZ
     for l in range(L, 0, -1):
         a, z, before, W = A[l], Z[l - 1], A[l - 1], net.W[l - 1]
         if l < L:
@@ -178,7 +214,19 @@ def backward(net: Net, bugs: dict[str, int]) -> list[Array]:  # noqa: PLR0912
                     dA = dA / net.keep
             if has("stray mask", l):
                 dA = dA * (np.random.default_rng(5).random(dA.shape) < 0.7) / 0.7
+            if has("dA above", l):
+                dA = dA_above
+            if has("leak", l):
+                d = np.where(z > 0, 1.0, 1e-3)
             dZ = dA * d
+            if has("1 - a² without brackets", l):
+                dZ = dA * 1 - a**2
+            if has("a * 1 - a", l):
+                dZ = dA * a * 1 - a
+            if has("(dA * z > 0)", l):
+                dZ = (dA * z > 0) * 1.0
+            if has("dZ above", l):
+                dZ = dZ_above
             if has("dZ halved", l):
                 dZ = dZ / 2
             if has("dZ over m", l):
@@ -192,6 +240,12 @@ def backward(net: Net, bugs: dict[str, int]) -> list[Array]:  # noqa: PLR0912
         dW = dZ.T @ used
         if has("dW from dA", l):
             dW = dA.T @ used
+        if has("dW from dZ above", l):
+            dW = dZ_above.T @ used
+        if has("samples shifted", l):
+            dW = dZ.T @ np.roll(used, 1, axis=0)
+        if has("samples reversed", l):
+            dW = dZ.T @ used[::-1]
         if has("dW no mean", l):
             dW = dW * m
         if not has("no penalty", l):
@@ -263,11 +317,15 @@ def backward(net: Net, bugs: dict[str, int]) -> list[Array]:  # noqa: PLR0912
             db = dA.sum(axis=0)
         if has("db negated", l):
             db = -db
+        if has("db from dZ above", l):
+            db = dZ_above.sum(axis=0)
         grads[f"W{l}"], grads[f"b{l}"] = dW, db
         # on to the layer before
         back = W
         if has("W updated", l):
             back = W - 0.05 * dW
+        if has("W updated first", l):
+            back = W - 0.7 * dW
         if has("W not transposed", l):
             back = W.T
         dZ_next = dZ @ back
@@ -275,7 +333,14 @@ def backward(net: Net, bugs: dict[str, int]) -> list[Array]:  # noqa: PLR0912
             dZ_next = 0 * dZ_next
         if has("dA passed", l):
             dZ_next = dA @ back
+        dA_above, dZ_above = (dA if l < L else dZ), dZ
         dZ = dZ_next
+    if "lists reversed" in bugs:
+        order = range(L, 0, -1)
+        grads = {f"{k}{l}": grads[f"{k}{n}"] for l, n in enumerate(order, start=1) for k in "Wb"}
+    if "swapped b" in bugs:
+        l = bugs["swapped b"]
+        grads[f"b{l}"], grads[f"b{l - 1}"] = grads[f"b{l - 1}"], grads[f"b{l}"]
     if "swapped W" in bugs:
         l = bugs["swapped W"]
         grads[f"W{l}"], grads[f"W{l - 1}"] = grads[f"W{l - 1}"], grads[f"W{l}"]
@@ -300,6 +365,8 @@ NETS = [
     make("deep tanh, penalty", [8, 9, 9, 9, 9, 9, 4], "tanh", "squared", 16, lam=0.5),
     make("wide softplus", [12, 40, 30, 3], "softplus", "logistic", 18, lam=0.2),
     make("dropout relu", [9, 14, 14, 4], "relu", "softmax", 15, keep=0.7),
+    make("one logistic output", [7, 9, 9, 1], "tanh", "logistic", 13, lam=0.25),
+    make("square relu, squares", [6, 6, 6, 6], "relu", "squared", 9),
 ]
 
 HIDDEN, OUTER, ANY, DEEPER, ONCE = "hidden", "outer", "any", "deeper", "once"
@@ -315,6 +382,12 @@ BUGS: dict[str, tuple[str, set[str]]] = {
     "labels off by one": (ONCE, {"wrong_targets"}),
     "no y": (ONCE, {"wrong_targets"}),
     "-y/p": (ONCE, {"other_loss"}),
+    "y broadcast": (ONCE, {"wrong_targets"}),
+    "a - y/m": (ONCE, {"brackets_output"}),
+    "2a - y": (ONCE, {"brackets_output"}),
+    "p * 0.999 - y": (ONCE, {"outputs_scaled"}),
+    "y smoothed": (ONCE, {"targets_smoothed"}),
+    "log(p + 1e-3)": (ONCE, {"log_epsilon"}),
     "y - a": (ONCE, {"sign"}),
     "no 1/m": (ONCE, {"sum_for_mean"}),
     "1/m twice": (ONCE, {"divided_twice"}),
@@ -329,6 +402,16 @@ BUGS: dict[str, tuple[str, set[str]]] = {
     "slope of sigmoid": (HIDDEN, {"derivative_of_other"}),
     "1 - a": (HIDDEN, {"derivative_miswritten"}),
     "slope at z before": (DEEPER, {"derivative_of_layer_before"}),
+    "leak": (HIDDEN, {"derivative_leak"}),
+    "1 - a² without brackets": (HIDDEN, {"brackets_slope"}),
+    "a * 1 - a": (HIDDEN, {"brackets_slope"}),
+    "(dA * z > 0)": (HIDDEN, {"brackets_slope"}),
+    "dA above": (HIDDEN, {"error_of_other"}),
+    "dZ above": (HIDDEN, {"error_of_other"}),
+    "dW from dZ above": (HIDDEN, {"delta_of_other"}),
+    "db from dZ above": (HIDDEN, {"bias_of_other", "bias_copied"}),
+    "samples shifted": (ANY, {"samples_shifted"}),
+    "samples reversed": (ANY, {"samples_shifted"}),
     "mask forgotten": (HIDDEN, {"mask_forgotten"}),
     "keep forgotten": (HIDDEN, {"mask_not_scaled", "error_factor"}),
     "stray mask": (HIDDEN, {"mask_still_applied"}),
@@ -351,7 +434,7 @@ BUGS: dict[str, tuple[str, set[str]]] = {
     "dW column order": (ANY, {"by_columns", "transposed"}),
     "dW zero": (ANY, {"zero"}),
     "dW row": (ANY, {"rows"}),
-    "dW column": (ANY, {"columns"}),
+    "dW column": (ANY, {"columns", "entries"}),
     "dW entry": (ANY, {"entries"}),
     "dW clipped": (ANY, {"clipped"}),
     "dW rows rolled": (ANY, {"shifted", "rows_shifted"}),
@@ -365,15 +448,19 @@ BUGS: dict[str, tuple[str, set[str]]] = {
     "db no mean": (ANY, {"bias_factor"}),
     "db penalised": (ANY, {"penalty_on_biases"}),
     "db zero": (ANY, {"bias_zero"}),
-    "db first sample": (ANY, {"bias_one_sample"}),
+    "db first sample": (ANY, {"bias_one_sample", "bias_axis"}),
     "db doubled": (ANY, {"bias_factor", "bias_doubled"}),
     "db from dA": (HIDDEN, {"bias_before_slope"}),
     "db negated": (ANY, {"bias_factor"}),
     "W updated": (DEEPER, {"weights_updated"}),
+    "W updated first": (DEEPER, {"weights_updated"}),
     "W not transposed": (DEEPER, {"weights_not_transposed"}),
     "detached": (DEEPER, {"error_not_passed"}),
     "dA passed": (DEEPER, {"error_before_slope"}),
     "swapped W": (DEEPER, {"swapped"}),
+    "swapped b": (DEEPER, {"swapped"}),
+    "lists reversed": (ONCE, {"swapped"}),
+    "stale": (ONCE, {"stale"}),
     "everything doubled": (ONCE, {"everything_factor", "output_factor", "everything_doubled"}),
     "norm clipped": (ONCE, {"clipped_norm"}),
     "value clipped": (ONCE, {"clipped"}),
@@ -381,12 +468,30 @@ BUGS: dict[str, tuple[str, set[str]]] = {
 }  # fmt: skip
 
 
-def fits(net: Net, bug: str, layer: int) -> bool:  # noqa: PLR0911
+def fits(net: Net, bug: str, layer: int) -> bool:  # noqa: PLR0911, PLR0912
     """Whether a bug can be typed in at a layer without an error from NumPy."""
     where = BUGS[bug][0]
     square = net.W[layer - 1].shape[0] == net.W[layer - 1].shape[1] if layer else False
     if bug in ("dW transposed", "W not transposed", "own A"):
         return square
+    if bug in ("dA above", "dZ above", "dW from dZ above", "db from dZ above"):
+        return bool(net.W[layer - 1].shape[0] == net.W[layer].shape[0])
+    if bug == "swapped b":
+        return bool(net.b[layer - 1].shape == net.b[layer - 2].shape)
+    if bug == "lists reversed":
+        return all(W.shape == net.W[0].shape for W in net.W)
+    if bug == "stale":
+        return net.hidden != "relu"
+    if bug == "leak":
+        return net.hidden == "relu" and net.masks is None
+    if bug in ("1 - a² without brackets", "a * 1 - a", "(dA * z > 0)"):
+        return str(net.hidden) == {"1": "tanh", "a": "sigmoid", "(": "relu"}[bug[0]]
+    if bug in ("p * 0.999 - y", "y smoothed", "log(p + 1e-3)"):
+        return net.loss == "softmax" or (bug[0] == "l" and net.loss == "logistic")
+    if bug == "y broadcast":
+        return len(net.W[-1]) == 1
+    if bug in ("dW row", "dW rows rolled") and layer == net.depth:
+        return len(net.W[-1]) > 1
     if bug in ("logits minus y", "p(1-p) again", "no y", "-y/p"):
         return net.loss != "squared"
     if bug in ("sigmoid for softmax", "labels not one-hot", "labels off by one"):

@@ -15,7 +15,7 @@ import pytest
 
 from fastcheck import cli
 from fastcheck.cli import run
-from fastcheck.diagnosis.plants import PLANTS
+from fastcheck.diagnosis.inject import PLANTS
 from fastcheck.importers.npz import read_problem, write_problem
 from fastcheck.problem import Example, make_problem
 from fastcheck.report import Report

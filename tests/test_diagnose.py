@@ -12,12 +12,15 @@ import pytest
 from fastcheck import gradcheck
 from fastcheck.approximation import Approximation
 from fastcheck.backprop import gradients
+from fastcheck.diagnosis.context import MAX_SEARCHES, Context
 from fastcheck.diagnosis.diagnose import Diagnosis, diagnose
+from fastcheck.diagnosis.fitting import weights_text
+from fastcheck.diagnosis.search import search
 from fastcheck.network import Batch, Network
 from fastcheck.rounding import gradient_rounding
 from fastcheck.settings import Settings
 from fastcheck.verdict import judge
-from tests import planted
+from tests import invented, planted
 from tests.planted import Net
 
 LOSSES = {
@@ -247,3 +250,60 @@ def test_a_systematic_error_of_a_thousandth_is_no_lower_precision() -> None:
     wrong = [((dZ @ V) * (1 - 0.5 * A * A)).T @ X, dZ.T @ A]
     findings = gradcheck(network, X, Y, wrong).diagnosis["findings"]
     assert [f["slip"] for f in findings] != ["low_precision"], findings
+
+
+INVENTED = ["shallow tanh, penalty", "square sigmoid, penalty", "one logistic output",
+            "square relu, squares", "two units"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INVENTED)
+def test_no_cause_is_claimed_that_is_not_so(name: str) -> None:
+    """Of wrong gradients that share no code with what is planted; most have no cause at all."""
+    false, seen, named_ones, nameable = [], 0, 0, 0
+    for wrong in invented.wrong_gradients(name):
+        result = diagnosed(wrong.net, flat(wrong.gradient))
+        if result is None:
+            continue
+        seen += 1
+        first = result.findings[0].slip if result.findings else "unknown"
+        if first not in wrong.causes and first not in invented.PLACES:
+            false.append((wrong.name, first, result.findings[0].sentence))
+        if wrong.causes and "dropped" not in wrong.name and "label" not in wrong.name:
+            nameable += 1
+            named_ones += first in wrong.causes
+    assert not false, false
+    assert seen > 15
+    assert named_ones >= 0.9 * nameable
+
+
+def test_one_wrong_entry_is_told_plainly_and_mends_no_line() -> None:
+    net = planted.NETS[0]
+    blocks = planted.backward(net, {})
+    blocks[0][2, 3] *= 1.01
+    result = diagnosed(net, flat(blocks))
+    assert result is not None
+    (finding,) = result.findings
+    assert finding.sentence == (
+        f"only dW1[2, 3] is wrong: {blocks[0][2, 3]:.6g} instead of {blocks[0][2, 3] / 1.01:.6g}"
+    )
+    assert (finding.course, finding.rows, finding.explained) == ("", "", 0.0)
+
+
+def test_a_rare_weight_of_a_sample_is_listed() -> None:
+    """A weight so large that rounding to seven places moves it is found all the same."""
+    text, usual = weights_text(np.array([1e12 + 0.3, 1.0, 1.0, 1.0]))
+    assert usual
+    assert text.startswith("the first sample counted")
+
+
+def test_a_thousand_layers_are_diagnosed_in_bounded_work() -> None:
+    rng = np.random.default_rng(0)
+    W = [np.array([[1.0 + 0.01 * rng.normal()]]) for _ in range(400)]
+    network = Network.from_arrays(W, activations="tanh", loss="squared_error")
+    batch = network.batch(rng.normal(size=(5, 1)), rng.normal(size=(5, 1)))
+    right = gradients(network, batch)
+    wrong = right * (1.0 + 0.1 * rng.normal(size=right.size))
+    context = Context(network, batch, "float64")
+    found = search(context, wrong)
+    assert context.searches <= MAX_SEARCHES
+    assert len(found.found) > 300

@@ -8,8 +8,8 @@ import pytest
 
 from fastcheck.backprop import gradients
 from fastcheck.check import gradcheck
-from fastcheck.diagnosis.plants import PLANTS, in_words, plant
-from fastcheck.diagnosis.slips import slipped_gradients
+from fastcheck.diagnosis.bugs import buggy_gradients
+from fastcheck.diagnosis.inject import PLANTS, in_words, plant
 from fastcheck.errors import InputError
 from fastcheck.network import Batch, Network
 from tests import oracle
@@ -73,7 +73,7 @@ def test_the_penalty_slips_are_off_by_what_they_say() -> None:
     )
     factors = {"missing": -1.0, "doubled": 1.0, "halved": -0.5, "sign": -2.0, "not_divided": 6.0}
     for name, factor in factors.items():
-        wrong = slipped_gradients(PLANTS[f"penalty_{name}"], network, batch)
+        wrong = buggy_gradients(PLANTS[f"penalty_{name}"], network, batch)
         np.testing.assert_allclose(wrong - right, factor * part, rtol=1e-9, atol=1e-12)
 
 
@@ -89,7 +89,7 @@ def test_the_derivative_slips_are_the_oracles_with_the_slip_typed_in() -> None:
     for k in (2, 1, 0):
         expected[:0] = [(dZ.T @ outputs[k] + 1.5 / 7 * W[k]).ravel(), dZ.sum(axis=0)]
         dZ = (dZ @ W[k]) * (1 - np.tanh(outputs[k]) ** 2)
-    wrong = slipped_gradients(PLANTS["derivative_at_a"], network, batch)
+    wrong = buggy_gradients(PLANTS["derivative_at_a"], network, batch)
     np.testing.assert_allclose(wrong, np.concatenate(expected), rtol=1e-11, atol=1e-13)
 
 

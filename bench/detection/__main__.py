@@ -18,7 +18,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.detection import nasty, wrong
-from bench.detection.cases import Case, hand_made_cases, pairs, planted_cases, right_cases
+from bench.detection.cases import (
+    Case,
+    hand_made_cases,
+    invented_cases,
+    pairs,
+    planted_cases,
+    right_cases,
+)
 from bench.detection.checkers import CANNOT_TELL, RIGHT, WRONG, Checker, checkers
 from bench.detection.naming import Naming
 
@@ -150,7 +157,12 @@ def main() -> int:
     scores = [_score(c, cases, np.inf if c.name == "fastcheck" else cap) for c in chosen]
     single = _named([case for case, group in cases if group == "wrong"], 3 * cap)
     double = _named([*pairs(given.pairs or (10 if given.quick else 300))], 3 * cap)
+    unknown = _named([case for case in invented_cases() if case.effect == "above"], 3 * cap)
     _print(scores, single, double, given.failures)
+    false = [*single.false, *double.false, *unknown.false]
+    asked = single.asked + double.asked + unknown.asked
+    print(f"\nA cause that is not so was claimed first for {len(false):,} of {asked:,}.")
+    print(*(false if given.failures else ()), sep="\n  ")
     return _verdict(scores)
 
 

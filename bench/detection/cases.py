@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.diagnosis.plants import PLANTS
-from fastcheck.diagnosis.slips import slipped_gradients
+from fastcheck.diagnosis.bugs import buggy_gradients
+from fastcheck.diagnosis.inject import PLANTS
 from fastcheck.network import Batch, Network
 from fastcheck.rounding import gradient_rounding
 from fastcheck.tolerances import ROUNDING_FACTOR
-from tests import oracle, planted
+from tests import invented, oracle, planted
 from tests.networks import Drawn, random_targets
 from tests.rounding_cases import cast, draw, network_of, numpy_gradient, random_case, trained
 
@@ -212,7 +212,7 @@ def planted_cases(networks: int | None = None) -> Iterator[Case]:
                 layers += range(1, problem.network.depth + 1)
             for layer in layers:
                 with np.errstate(all="ignore"):
-                    wrong = slipped_gradients(slip, problem.network, problem.batch, layer)
+                    wrong = buggy_gradients(slip, problem.network, problem.batch, layer)
                 if np.isfinite(wrong).all():
                     names = frozenset({slip.name} | SAME.get(slip.name, set()))
                     at = "" if layer is None else f"@{layer}"
@@ -249,6 +249,17 @@ def hand_made_cases(networks: int | None = None) -> Iterator[Case]:
             for layer in planted.places(net, bug):
                 wrong = _flat(planted.backward(net, {bug: layer}))
                 yield Case(problem, wrong, (frozenset(names),), f"{net.name}: {bug} @{layer}")
+
+
+def invented_cases() -> Iterator[Case]:
+    """Yield the wrong gradients of `tests/invented.py`, most of them without a cause."""
+    for wrong in invented.wrong_gradients():
+        yield Case(
+            _hand_made(wrong.net),
+            _flat(wrong.gradient),
+            (wrong.causes,),
+            f"{wrong.net.name}: {wrong.name}",
+        )
 
 
 def pairs(count: int) -> Iterator[Case]:

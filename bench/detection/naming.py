@@ -9,12 +9,13 @@ import numpy as np
 
 from bench.detection.cases import Case
 from fastcheck import parallel
+from fastcheck.diagnosis.bugs import buggy_gradients
 from fastcheck.diagnosis.diagnose import diagnose
-from fastcheck.diagnosis.plants import PLANTS
-from fastcheck.diagnosis.slips import slipped_gradients
+from fastcheck.diagnosis.inject import PLANTS
 from fastcheck.methods.table import preparation
 from fastcheck.settings import Settings
 from fastcheck.verdict import judge
+from tests.invented import PLACES
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Naming:
     named: int = 0
     seconds: float = 0.0
     misnamed: list[str] = field(default_factory=list)
+    false: list[str] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -37,6 +39,10 @@ class Naming:
         answers = _answers(case)
         self.seconds += time.perf_counter() - start
         self.asked += 1
+        first = answers[0][0] if answers else "unknown"
+        told = first in PLACES or any(first in names for names in case.slips)
+        if not told and (len(case.slips) > 1 or not _same(case, first, answers[0][1])):
+            self.false.append(f"{case.name} -> {first}")
         if _matches(case, answers):
             self.named += 1
         else:
@@ -78,6 +84,6 @@ def _same(case: Case, name: str, layers: tuple[int, ...]) -> bool:
         return False
     problem = case.problem
     layer = layers[0] if layers and slip.any_layer else None
-    other = slipped_gradients(slip, problem.network, problem.batch, layer)
+    other = buggy_gradients(slip, problem.network, problem.batch, layer)
     size = float(np.abs(case.vector).max())
     return bool(np.allclose(other, case.vector, rtol=1e-9, atol=1e-13 * size))

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from fastcheck.approximation import Approximation
 from fastcheck.comparison import norm
-from fastcheck.diagnosis.local_slips import LOCATED
-from fastcheck.diagnosis.mending import mended
-from fastcheck.diagnosis.peeling import Hypothesis, peel
-from fastcheck.diagnosis.reenact import Found, Scene
-from fastcheck.diagnosis.slips import SLIPS
+from fastcheck.diagnosis.bugs import BUGS
+from fastcheck.diagnosis.context import Context, Found, Hypothesis
+from fastcheck.diagnosis.fixes import fixed_lines
+from fastcheck.diagnosis.search import search
 from fastcheck.errors import InputError
 from fastcheck.network import Batch, Network
 from fastcheck.theta import Block
@@ -25,7 +24,6 @@ __all__ = ["Diagnosis", "Finding", "diagnose"]
 
 Floats = NDArray[np.float64]
 
-CLEAR = 0.999  # a share of the error that counts as all of it
 UNKNOWN = "no slip that I know explains this"
 
 
@@ -89,12 +87,6 @@ class Diagnosis:
     explained: float = 0.0
     unexplained: str = ""
 
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """One sentence for each finding, with its consequences, and what remains."""
-        lines = [_full_sentence(finding) for finding in self.findings]
-        return (*lines, self.unexplained) if self.unexplained else tuple(lines)
-
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
         return asdict(self)
@@ -109,19 +101,6 @@ class Diagnosis:
             for finding in data["findings"]
         ]
         return cls(tuple(findings), data["explained"], data["unexplained"])
-
-
-def _full_sentence(finding: Finding) -> str:
-    text = (
-        finding.sentence[0].upper() + finding.sentence[1:]
-        if finding.sentence[0] != "d"
-        else finding.sentence
-    )
-    if finding.consequences:
-        many = len(finding.consequences) > 1
-        names = _listed(finding.consequences)
-        text += f"; {names} {'are' if many else 'is'} wrong only because of it"
-    return text + "."
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -159,19 +138,19 @@ def diagnose(
     """
     if judgement.status != "wrong":
         return Diagnosis()
-    scene = Scene(network, batch, precision)
+    context = Context(network, batch, precision)
     with np.errstate(all="ignore"):
         try:
-            doubts = _doubts(scene, approximation)
-            best = peel(scene, gradient)
+            doubts = _doubts(context, approximation)
+            best = search(context, gradient)
         except (InputError, np.linalg.LinAlgError, MemoryError) as error:
             return Diagnosis(unexplained=f"{UNKNOWN}: {error}")
-        return _diagnosis(scene, gradient, best, doubts)
+        return _diagnosis(context, gradient, best, doubts)
 
 
-def _doubts(scene: Scene, approximation: Approximation) -> str:
+def _doubts(context: Context, approximation: Approximation) -> str:
     """Say where the reference backward pass itself is not what central differences give."""
-    values, right = approximation.target, scene.right
+    values, right = approximation.target, context.right
     if approximation.indices is not None:
         right = right[approximation.indices]
     finite = np.isfinite(values)
@@ -188,10 +167,10 @@ def _doubts(scene: Scene, approximation: Approximation) -> str:
     )
 
 
-def _diagnosis(scene: Scene, gradient: Floats, best: Hypothesis, doubts: str) -> Diagnosis:
+def _diagnosis(context: Context, gradient: Floats, best: Hypothesis, doubts: str) -> Diagnosis:
     """Group what was found, and say how much it explains."""
-    found = tuple(_renamed(scene, gradient, f) for f in best.sight.found + best.found)
-    wrong = _wrong_blocks(scene, gradient)
+    found = tuple(_renamed(context, gradient, f) for f in best.sight.found + best.found)
+    wrong = _wrong_blocks(context, gradient)
     if not found or doubts:
         what = doubts or f"{UNKNOWN}: the gradient is that of a right backward pass"
         return Diagnosis(unexplained=what)
@@ -203,31 +182,31 @@ def _diagnosis(scene: Scene, gradient: Floats, best: Hypothesis, doubts: str) ->
         ).append(one)
     known = [f for f in found if f.slip != "unknown"]
     unknown = [f for f in found if f.slip == "unknown"]
-    own = {name for f in found for name in _own_blocks(scene, f)}
+    own = {name for f in found for name in _own_blocks(context, f)}
     findings = [
-        _finding(scene, gradient, members, wrong, own) for members in groups.values()
+        _finding(context, gradient, members, wrong, own) for members in groups.values()
         if members[0].slip != "unknown"
     ]  # fmt: skip
     unexplained = ""
     if unknown:
         unexplained = f"{UNKNOWN}: " + "; ".join(f.value for f in unknown)
     if unknown and not known:
-        findings.append(_finding(scene, gradient, unknown, wrong, own))
-    left = {name for f in unknown for name in _own_blocks(scene, f)}
-    return Diagnosis(tuple(findings), _explained(scene, gradient, wrong, left), unexplained)
+        findings.append(_finding(context, gradient, unknown, wrong, own))
+    left = {name for f in unknown for name in _own_blocks(context, f)}
+    return Diagnosis(tuple(findings), _explained(context, gradient, wrong, left), unexplained)
 
 
-def _renamed(scene: Scene, gradient: Floats, found: Found) -> Found:
+def _renamed(context: Context, gradient: Floats, found: Found) -> Found:
     """Say that an odd factor is a clipped norm, where the norm is a number that someone wrote."""
     whole = found.slip == "everything_factor" or (
-        found.slip == "output_factor" and not scene.network.l2
+        found.slip == "output_factor" and not context.network.l2
     )
-    order = scene.network.order
+    order = context.network.order
     part = slice(None) if whole else (
         order.weights(found.layer).slice if found.slip == "factor" else slice(0)
     )  # fmt: skip
     size = norm(gradient[part])
-    named = scene.name_factor(_number(found.value), max(found.layer, 1)).named
+    named = context.name_factor(_number(found.value), max(found.layer, 1)).named
     if not size or named or abs(float(f"{size:.2g}") - size) > 1e-6 * size:
         return found
     return replace(found, slip="clipped_norm", value=f"{size:.4g}")
@@ -240,19 +219,19 @@ def _number(text: str) -> float:
         return 2.0  # a factor with a name
 
 
-def _wrong_blocks(scene: Scene, gradient: Floats) -> list[Block]:
+def _wrong_blocks(context: Context, gradient: Floats) -> list[Block]:
     """Return the blocks that are wrong, from the output to the input."""
     blocks = []
-    for block in reversed(scene.network.order.blocks):
-        u, p = gradient[block.slice], scene.right[block.slice]
+    for block in reversed(context.network.order.blocks):
+        u, p = gradient[block.slice], context.right[block.slice]
         if norm(u - p) > 1e-8 * (norm(u) + norm(p)):
             blocks.append(block)
     return blocks
 
 
-def _own_blocks(scene: Scene, found: Found) -> list[str]:
+def _own_blocks(context: Context, found: Found) -> list[str]:
     """Return the blocks that a slip is made in."""
-    order = scene.network.order
+    order = context.network.order
     if found.place == "whole":
         return [b.gradient_name for b in order.blocks]
     weights, biases = order.weights(found.layer), order.biases(found.layer)
@@ -263,19 +242,19 @@ def _own_blocks(scene: Scene, found: Found) -> list[str]:
 
 
 def _finding(
-    scene: Scene,
+    context: Context,
     gradient: Floats,
     members: list[Found],
     wrong: list[Block],
     own: set[str],
 ) -> Finding:
     """Put one slip, in all layers where it was made, into words."""
-    first, slip = members[0], SLIPS[members[0].slip]
+    first, slip = members[0], BUGS[members[0].slip]
     layers = tuple(dict.fromkeys(f.layer for f in members if f.layer))
     wrong_names = {b.gradient_name: b for b in wrong}
     blocks = tuple(
         n
-        for n in dict.fromkeys(n for f in members for n in _own_blocks(scene, f))
+        for n in dict.fromkeys(n for f in members for n in _own_blocks(context, f))
         if n in wrong_names
     )
     consequences: tuple[str, ...] = ()
@@ -285,11 +264,13 @@ def _finding(
             for b in wrong
             if b.layer < max(layers) and b.gradient_name not in {*own, *blocks}
         )
-    course, rows = mended(scene.network, first.layer, slip.line) if first.layer else ("", "")
-    explained, remains = _how_sure(scene, gradient, members, [wrong_names[n] for n in blocks])
+    course, rows = "", ""
+    if first.layer and not first.located:
+        course, rows = fixed_lines(context.network, first.layer, slip.line)
+    explained, remains = _how_sure(context, gradient, members, [wrong_names[n] for n in blocks])
     return Finding(
         slip=first.slip, layers=layers, blocks=blocks,
-        sentence=_sentence(scene, members), value=first.value,
+        sentence=_sentence(context, members), value=first.value,
         course=course, rows=rows,
         explained=explained, remains=remains,
         consequences=consequences,
@@ -298,36 +279,35 @@ def _finding(
 
 
 def _how_sure(
-    scene: Scene, gradient: Floats, members: list[Found], blocks: list[Block]
+    context: Context, gradient: Floats, members: list[Found], blocks: list[Block]
 ) -> tuple[float, float]:
     """Return the share of the error that is explained, and the relative difference that is left."""
-    error = [norm(gradient[b.slice] - scene.right[b.slice]) for b in blocks]
-    size = [norm(gradient[b.slice]) + norm(scene.right[b.slice]) for b in blocks]
+    error = [norm(gradient[b.slice] - context.right[b.slice]) for b in blocks]
+    size = [norm(gradient[b.slice]) + norm(context.right[b.slice]) for b in blocks]
     whole, total = norm(np.array(error)), norm(np.array(size))
     if not whole:
         return 0.0, 0.0
-    if members[0].slip == "unknown" or members[0].value.endswith(LOCATED):
+    if members[0].slip == "unknown" or members[0].located:
         return 0.0, whole / total
-    left = [scene.left.get((b.layer, b.kind), 0.0) * n for b, n in zip(blocks, size, strict=True)]
+    left = [context.left.get((b.layer, b.kind), 0.0) * n for b, n in zip(blocks, size, strict=True)]
     remains = norm(np.array(left))
     return max(0.0, 1.0 - (remains / whole) ** 2), remains / total
 
 
-def _sentence(scene: Scene, members: list[Found]) -> str:
+def _sentence(context: Context, members: list[Found]) -> str:
     """Say what is wrong, and in which layers."""
     first = members[0]
-    text = SLIPS[first.slip].sentence
+    text = BUGS[first.slip].sentence
     if first.slip == "unknown":
         return f"{UNKNOWN}: " + "; ".join(f.value for f in members)
     layers = list(dict.fromkeys(f.layer for f in members if f.layer))
     if first.slip in ("rounded", "rounded_float16", "clipped", "low_precision") and layers:
-        names = _listed(list(dict.fromkeys(n for f in members for n in _own_blocks(scene, f))))
+        names = _listed(list(dict.fromkeys(n for f in members for n in _own_blocks(context, f))))
         value = first.value or "float16"
         text = {
             "clipped": f"clipped by value at {value}",
-            "low_precision": f"computed in a lower precision than {scene.precision} "
-            f"(relative errors of about {value})",
-        }.get(first.slip, f"rounded to {value} and handed over as {scene.precision}")
+            "low_precision": f"computed in {value} and handed over as {context.precision}",
+        }.get(first.slip, f"rounded to {value} and handed over as {context.precision}")
         return f"{names} {'are' if ' ' in names else 'is'} {text}"
     value = first.value.replace("{", "(").replace("}", ")")
     if len(layers) < 2:
@@ -335,15 +315,15 @@ def _sentence(scene: Scene, members: list[Found]) -> str:
         single = text if layer > 1 else text.replace("A{k}", "X")
         return single.format(l=layer, k=layer - 1, n=layer + 1, value=value)
     plain = text.format(l="_l", k="_{l-1}", n="_{l+1}", value=value)
-    named = "in every layer" if len(layers) == scene.network.depth else (
+    named = "in every layer" if len(layers) == context.network.depth else (
         "in layers " + _listed([str(layer) for layer in layers])
     )  # fmt: skip
     return f"{named}, {plain}"
 
 
-def _explained(scene: Scene, gradient: Floats, wrong: list[Block], left: set[str]) -> float:
+def _explained(context: Context, gradient: Floats, wrong: list[Block], left: set[str]) -> float:
     """Return the share of the error that lies in blocks which a known slip explains."""
-    total = [norm(gradient[b.slice] - scene.right[b.slice]) for b in wrong]
+    total = [norm(gradient[b.slice] - context.right[b.slice]) for b in wrong]
     unexplained = [e for e, b in zip(total, wrong, strict=True) if b.gradient_name in left]
     if not total or norm(np.array(total)) == 0.0:
         return 0.0

@@ -16,7 +16,11 @@ __all__ = [
     "Factor",
     "Overlay",
     "agreeing",
+    "are_clipped",
+    "are_counts",
+    "common_weight",
     "factor_of",
+    "few_samples",
     "fraction",
     "lower_precision_of",
     "overlay",
@@ -30,7 +34,8 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Floor = Floats | float
 
-INFORMATIVE = 3.0  # times the floor: what is smaller matches anything
+INFORMATIVE_FACTOR = 3.0  # times the floor: what is smaller matches anything
+MAX_SAMPLES = 3  # with an error of their own, beside others that are right
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def agreeing(u: Floats, p: Floats, floor: Floor, rtol: float) -> Flags:
 
 def fraction(u: Floats, p: Floats, floor: Floor, rtol: float) -> float:
     """Return the share of the components with anything to say that agree."""
-    telling = np.maximum(np.abs(u), np.abs(p)) > INFORMATIVE * np.asarray(floor)
+    telling = np.maximum(np.abs(u), np.abs(p)) > INFORMATIVE_FACTOR * np.asarray(floor)
     count = int(np.count_nonzero(telling))
     if count == 0:
         return 1.0
@@ -178,7 +183,7 @@ def overlay(u: Floats, p: Floats, floor: Floor, rtol: float) -> Overlay | None:
     count = int(np.count_nonzero(bad))
     if count == 0:
         return None
-    telling = np.maximum(np.abs(u), np.abs(p)) > INFORMATIVE * np.asarray(floor)
+    telling = np.maximum(np.abs(u), np.abs(p)) > INFORMATIVE_FACTOR * np.asarray(floor)
     factor = _shared(u[bad], p[bad])
     if u.ndim == 2 and count > 1:
         for axis, kind in ((0, "rows"), (1, "columns")):
@@ -245,6 +250,48 @@ def sample_weights(
     return weights
 
 
+def common_weight(weights: Floats) -> float:
+    """Return the factor that most samples have, 1 where they have weights of their own."""
+    values, counts = np.unique(np.round(weights, 7), return_counts=True)
+    kept = values != 0.0
+    if values.size > 3 or not kept.any():
+        return 1.0
+    return float(values[kept][counts[kept].argmax()])
+
+
+def are_counts(weights: Floats) -> bool:
+    """Whether weights say that samples were left out or counted several times."""
+    return bool(np.all(np.abs(weights - np.round(weights)) < 1e-6) and np.all(weights >= 0.0))
+
+
+def few_samples(
+    residual: Floats, A: Floats, limit: float
+) -> tuple[NDArray[np.int64], Floats] | None:
+    """Return the few samples s, and their e_s, with residual = Σ_s e_s ⊗ A_s; None for too many.
+
+    Parameters
+    ----------
+    residual : ndarray, shape (n_l, k)
+    A : ndarray, shape (m, k)
+    limit : float
+        The norm that may be left.
+    """
+    size = np.einsum("sk,sk->s", A, A)
+    chosen: list[int] = []
+    left = residual
+    for _ in range(min(MAX_SAMPLES, A.shape[0] // 4, A.shape[1] - 2)):
+        score = np.einsum("sn,sn->s", A @ left.T, A @ left.T) / np.where(size > 0, size, np.inf)
+        chosen.append(int(score.argmax()))
+        basis = A[chosen]
+        solved, _, rank, _ = np.linalg.lstsq(basis.T, residual.T, rcond=None)
+        if rank < len(chosen):
+            return None
+        left = residual - solved.T @ basis
+        if float(np.linalg.norm(left)) <= limit:
+            return np.array(chosen), np.asarray(solved)
+    return None
+
+
 def usual_weights(m: int) -> Iterator[Floats]:
     """Yield the weights that samples have by mistake: some left out, one counted twice."""
     if m < 2:
@@ -263,7 +310,9 @@ def usual_weights(m: int) -> Iterator[Floats]:
 def weights_text(weights: Floats) -> tuple[str, bool]:
     """Say what weights of samples mean, and whether it is a usual thing."""
     m = weights.size
-    values, counts = np.unique(np.round(weights, 7), return_counts=True)
+    values, numbers, counts = np.unique(
+        np.round(weights, 7), return_inverse=True, return_counts=True
+    )
     if values.size > 3:
         return (
             f"each sample has a weight of its own, from {weights.min():.3g} to {weights.max():.3g}",
@@ -273,8 +322,8 @@ def weights_text(weights: Floats) -> tuple[str, bool]:
     if usual == 0.0 and values.size == 2:  # more are left out than kept
         usual = float(values[values != 0.0][0])
     parts = []
-    for value in values[values != usual]:
-        which = np.flatnonzero(np.abs(weights - value) < 1e-6)
+    for number in np.flatnonzero(values != usual):
+        value, which = float(values[number]), np.flatnonzero(numbers == number)
         says = "left out" if value == 0.0 else f"counted {value:.4g} times"
         parts.append(f"{_listed(which, m)} {says}")
     if abs(usual - 1.0) > 1e-6:
@@ -293,22 +342,45 @@ def _listed(which: NDArray[np.int64], m: int) -> str:
     return f"samples {shown}" + (f" and {which.size - 6} more" if which.size > 6 else "")
 
 
-def lower_precision_of(values: Floats, precision: str) -> str | None:
-    """Return the coarsest precision below `precision` that holds all the values, None for none."""
-    alive = values[values != 0]
-    if alive.size < 3 or np.unique(np.abs(alive[:100])).size < 3:
-        return None
-    if alive.size > 1000 and lower_precision_of(alive[:1000], precision) is None:
+def lower_precision_of(values: Floats, precision: str, slack: Floats | float = 0.0) -> str | None:
+    """Return the coarsest precision below `precision` that holds all the values, None for none.
+
+    Parameters
+    ----------
+    values : ndarray, float64
+    precision : str
+    slack : float or ndarray of the shape of values
+        How far from a number of that precision a value may lie.
+    """
+    alive = values != 0
+    allowed = np.broadcast_to(np.asarray(slack), values.shape)[alive]
+    values = values[alive]
+    if values.size < 3 or np.unique(np.abs(values[:100])).size < 3:
         return None
     for name in ("bfloat16", "float16", "float32"):
         if UNIT_ROUNDOFF[name] <= UNIT_ROUNDOFF[precision]:
             continue
-        if name == "bfloat16":
-            narrow = alive.astype(np.float32)
-            held = bool(np.all(narrow == alive)) and not np.any(narrow.view(np.uint32) & 0xFFFF)
+        for part in (slice(0, 1000), slice(None)):  # most fail at the first few
+            held = np.abs(rounded_to(values[part], name) - values[part]) <= allowed[part]
+            if not held.all():
+                break
         else:
-            with np.errstate(over="ignore"):
-                held = bool(np.all(alive.astype(name) == alive))
-        if held:
             return name
     return None
+
+
+def are_clipped(values: Floats, limit: float) -> bool:
+    """Whether several sizes lie beyond a limit: with two classes, each one comes twice."""
+    beyond = np.abs(values[np.abs(values) > limit * (1.0 + 1e-6)])
+    return beyond.size > 1 and bool(np.ptp(beyond) > 1e-6 * beyond.max())
+
+
+def rounded_to(values: Floats, precision: str) -> Floats:
+    """Return values rounded to a precision, as float64."""
+    with np.errstate(over="ignore"):
+        if precision != "bfloat16":
+            return np.asarray(values.astype(precision), dtype=np.float64)
+        bits = values.astype(np.float32).view(np.uint32)
+        even = (bits >> np.uint32(16)) & np.uint32(1)
+        bits = (bits + np.uint32(0x7FFF) + even) & np.uint32(0xFFFF0000)
+        return np.asarray(bits.view(np.float32), dtype=np.float64)

@@ -85,4 +85,4 @@ def _remarks(finding: dict[str, Any]) -> Iterator[str]:
     if finding.get("explained"):
         yield f"It explains {finding['explained']:.1%} of the error there."
     if finding.get("equal"):
-        yield f"The same gradient comes out where {', or where '.join(finding['equal'])}."
+        yield f"Indistinguishable here: {'; '.join(finding['equal'])}."

@@ -14,17 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.backprop import RIGHT, Here, Steps, gradients
-from fastcheck.diagnosis import changes
-from fastcheck.diagnosis.changes import Change, Variants
+from fastcheck.diagnosis import layer_errors, mutations, products
+from fastcheck.diagnosis.layer_errors import (
+    ERRORS_OF_LINE,
+    Candidates,
+    Errors,
+    Families,
+    Site,
+)
+from fastcheck.diagnosis.mutations import Change, Variants
+from fastcheck.diagnosis.products import Products
 from fastcheck.network import Batch, Network
 
-__all__ = ["SLIPS", "Slip", "slipped_gradients"]
+__all__ = ["BUGS", "Bug", "buggy_gradients", "factor_bugs"]
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Slip:
+class Bug:
     """One mistake.
 
     Attributes
@@ -34,23 +42,35 @@ class Slip:
         What is wrong; `{l}` stands for the layer, `{k}` for the one before, `{value}` for what a
         fit found.
     line : str
-        Which line of code it is in, a key of `mending.LINES`.
+        Which line of code it is in, a key of `fixes.LINES`.
     steps : mapping
         The steps of the backward pass that it takes the place of, by their names in `Steps`.
     block, bias_block : callable or None
         `dW -> dW` or `db -> db` for what happens to a finished block.
     whole : callable or None
         `(network, dθ) -> dθ` for what happens to the finished gradient.
-    inputs : callable or None
-        `here ->` pairs (which, array) of what may stand where A_{l-1} belongs in dW_l.
+    products : callable or None
+        `site ->` triples (which, dZ, A) of what may stand where dZ_lᵀ A_{l-1} belongs in dW_l.
+    errors : callable or None
+        `site ->` pairs (which, dZ) of what the error dZ_l may be instead.
+    families : callable or None
+        `site ->` errors with a number that is fitted.
     variants : callable or None
         `here ->` pairs (which, array) that may stand where the result of its step belongs.
+    part : str
+        What it multiplies by a factor: `penalty`, `output`, `error`, `W`, `b`, `data`, `all` or "".
+    times : callable or None
+        `here ->` that factor; None for any other than those of the rows above it.
     one_layer : bool
         Whether it is made in one layer unless told otherwise, and not in all of them.
     any_layer : bool
         Whether it can be made in a layer of choice.
     rare : float
         How much less usual it is than another slip with the same effect.
+    is_planted_only : bool
+        Whether something else finds it.
+    is_exact : bool
+        Whether it leaves nothing of a block that could be wrong in yet another way.
     """
 
     name: str
@@ -60,304 +80,442 @@ class Slip:
     block: Change | None = None
     bias_block: Change | None = None
     whole: Callable[[Network, Floats], Floats] | None = None
-    inputs: Callable[[Here], Variants] | None = None
+    products: Products | None = None
+    errors: Errors | None = None
+    families: Families | None = None
     variants: Callable[[Here], Variants] | None = None
+    part: str = ""
+    times: Callable[[Here], float] | None = None
     one_layer: bool = False
     any_layer: bool = True
     rare: float = 0.0
+    is_planted_only: bool = False
+    is_exact: bool = False
 
     @property
     def plantable(self) -> bool:
         """Whether it can be re-enacted without anything having been fitted."""
         return bool(self.steps or self.block or self.bias_block or self.whole)
 
+    def errors_at(self, site: Site) -> Candidates:
+        """Return what it may make of the error of a layer."""
+        if self.errors is not None:
+            return self.errors(site)
+        if self.families is not None or self.times is not None or self.line not in ERRORS_OF_LINE:
+            return iter(())
+        step, errors = ERRORS_OF_LINE[self.line]
+        return errors(self.steps.get(step), self.variants, site)
+
 
 _TABLE = (
-    Slip(
+    Bug(
         "penalty_missing",
         "the penalty's part is missing from dW{l}",
         "weights",
-        changes.penalty_times(lambda here: 0.0),
+        mutations.penalty_times(lambda here: 0.0),
+        part="penalty",
+        times=lambda here: 0.0,
     ),
-    Slip(
+    Bug(
         "penalty_doubled",
         "the penalty's part of dW{l} is doubled (the 2 of the square, with no ½)",
         "weights",
-        changes.penalty_times(lambda here: 2.0),
+        mutations.penalty_times(lambda here: 2.0),
+        part="penalty",
+        times=lambda here: 2.0,
     ),
-    Slip(
+    Bug(
         "penalty_halved",
         "the penalty's part of dW{l} is halved",
         "weights",
-        changes.penalty_times(lambda here: 0.5),
+        mutations.penalty_times(lambda here: 0.5),
+        part="penalty",
+        times=lambda here: 0.5,
     ),
-    Slip(
+    Bug(
         "penalty_sign",
         "the penalty's part of dW{l} has the wrong sign",
         "weights",
-        changes.penalty_times(lambda here: -1.0),
+        mutations.penalty_times(lambda here: -1.0),
+        part="penalty",
+        times=lambda here: -1.0,
     ),
-    Slip(
+    Bug(
         "penalty_not_divided",
         "the penalty's part of dW{l} is not divided by m (it is m times too large)",
         "weights",
-        changes.penalty_times(lambda here: here.batch.size),
+        mutations.penalty_times(lambda here: here.batch.size),
+        part="penalty",
+        times=lambda here: here.batch.size,
     ),
-    Slip(
+    Bug(
         "penalty_divided_twice",
         "the penalty's part of dW{l} is divided by m once too often",
         "weights",
-        changes.penalty_times(lambda here: 1.0 / here.batch.size),
+        mutations.penalty_times(lambda here: 1.0 / here.batch.size),
+        part="penalty",
+        times=lambda here: 1.0 / here.batch.size,
     ),
-    Slip(
+    Bug(
         "penalty_factor",
         "the penalty's part of dW{l} is {value} times what it should be",
         "weights",
         rare=0.4,
+        part="penalty",
     ),
-    Slip(
+    Bug(
         "penalty_extra",
         "dW{l} holds a penalty {value}·W{l} that J does not have",
         "weights",
         rare=0.2,
     ),
-    Slip(
+    Bug(
         "penalty_absolute",
         "the penalty's part of dW{l} is that of Σ|w| (L1, sign(W)) and not of Σw²",
         "weights",
         rare=0.2,
     ),
-    Slip(
+    Bug(
         "penalty_on_biases",
         "the penalty is applied to b{l} too (it is on weights only)",
         "biases",
-        {"biases": changes.biases_penalised},
+        {"biases": mutations.biases_penalised},
     ),
-    Slip(
+    Bug(
         "sum_for_mean",
         "the data's part is not divided by m: a sum where J has the mean",
         "output",
-        changes.error_times(lambda here: here.batch.size),
+        mutations.error_times(lambda here: here.batch.size),
         any_layer=False,
+        part="output",
+        times=mutations.samples_unless_summed,
     ),
-    Slip(
+    Bug(
         "divided_twice",
         "the data's part is divided by m twice: a mean where J has it already",
         "output",
-        changes.error_times(lambda here: 1.0 / here.batch.size),
+        mutations.error_times(lambda here: 1.0 / here.batch.size),
         any_layer=False,
+        part="output",
+        times=lambda here: 1.0 / mutations.samples_unless_summed(here),
     ),
-    Slip(
+    Bug(
         "sign",
         "the whole gradient of the data has the wrong sign (y − a instead of a − y)",
         "output",
-        changes.error_times(lambda here: -1.0),
+        mutations.error_times(lambda here: -1.0),
         any_layer=False,
+        part="output",
+        times=lambda here: -1.0,
     ),
-    Slip(
+    Bug(
         "output_factor",
         "the output error, and with it all of the data's part, is {value} times what it should be",
         "output",
         any_layer=False,
+        part="output",
     ),
-    Slip(
+    Bug(
         "output_activation_twice",
         "the output error is multiplied by a derivative ({value}) that it holds already",
         "output",
-        {"output_error": changes.output_activation_twice},
-        variants=changes.odd_twice,
+        {"output_error": mutations.output_activation_twice},
+        variants=mutations.odd_twice,
         any_layer=False,
     ),
-    Slip(
+    Bug(
         "other_loss",
         "the output error is that of another loss ({value})",
         "output",
-        {"output_error": changes.error_of_another_loss},
-        variants=changes.other_errors,
+        {"output_error": mutations.error_of_another_loss},
+        variants=mutations.other_errors,
         any_layer=False,
     ),
-    Slip(
+    Bug(
+        "brackets_output",
+        "brackets are missing in the output error: {value}",
+        "output",
+        errors=layer_errors.brackets_at_output,
+        any_layer=False,
+        rare=0.05,
+    ),
+    Bug(
+        "outputs_scaled",
+        "the outputs are multiplied by {value} in the output error, and not in J",
+        "output",
+        families=layer_errors.scaled_outputs,
+        any_layer=False,
+        rare=0.1,
+    ),
+    Bug(
+        "targets_smoothed",
+        "the output error is made with smoothed labels (ε = {value}), and J is not",
+        "output",
+        families=layer_errors.smoothed_targets,
+        any_layer=False,
+        rare=0.1,
+    ),
+    Bug(
+        "log_epsilon",
+        "the output error is that of log(p + {value}), and J has log(p)",
+        "output",
+        families=layer_errors.guarded_logarithm,
+        any_layer=False,
+        rare=0.1,
+    ),
+    Bug(
         "wrong_targets",
         "the output error is made with wrong targets: {value}",
         "output",
         {
-            "output_error": lambda here: dict(changes.odd_targets(here)).get(
+            "output_error": lambda here: dict(mutations.odd_targets(here)).get(
                 "no targets at all", RIGHT.output_error(here)
             )
         },
-        variants=changes.other_targets,
+        variants=mutations.other_targets,
         any_layer=False,
     ),
-    Slip(
+    Bug(
         "sample_left_out",
         "samples are left out or counted wrongly: {value}",
         "output",
-        {"output_error": changes.last_sample_left_out},
+        {"output_error": mutations.last_sample_left_out},
         any_layer=False,
+        errors=layer_errors.usual_samples,
     ),
-    Slip(
+    Bug(
         "derivative_missing",
         "the activation's derivative φ' is missing from dZ{l}",
         "slopes",
         {"slopes": lambda here: np.ones_like(here.Z)},
     ),
-    Slip(
+    Bug(
         "derivative_at_a",
         "the activation's derivative is taken at a instead of z: φ'(A{l}) where φ'(Z{l}) belongs",
         "slopes",
-        {"slopes": lambda here: changes.derivative_at(here, changes.before_mask(here))},
+        {"slopes": lambda here: mutations.derivative_at(here, mutations.before_mask(here))},
     ),
-    Slip(
+    Bug(
         "derivative_of_layer_before",
         "the activation's derivative is taken at another layer's values, {value}, instead of Z{l}",
         "slopes",
-        {"slopes": changes.slope_of_layer_before},
-        variants=changes.slope_of_other_layer,
+        {"slopes": mutations.slope_of_layer_before},
+        variants=mutations.slope_of_other_layer,
     ),
-    Slip(
+    Bug(
         "derivative_twice",
         "the activation's derivative is applied twice in dZ{l}",
         "slopes",
         {"slopes": lambda here: RIGHT.slopes(here) ** 2},
     ),
-    Slip(
+    Bug(
         "derivative_of_other",
         "the activation's derivative in dZ{l} is that of another activation: {value}",
         "slopes",
-        variants=changes.other_slopes,
+        variants=mutations.other_slopes,
         rare=0.1,
     ),
-    Slip(
+    Bug(
         "derivative_miswritten",
         "{value} stands where the activation's derivative φ'(Z{l}) belongs",
         "slopes",
-        variants=changes.odd_slopes,
+        variants=mutations.odd_slopes,
         rare=0.15,
     ),
-    Slip(
+    Bug(
+        "derivative_leak",
+        "the activation's derivative in dZ{l} is {value} where z ≤ 0",
+        "slopes",
+        families=layer_errors.leaking_slope,
+        rare=0.1,
+    ),
+    Bug(
+        "derivative_offset",
+        "{value} is added to the activation's derivative in dZ{l}",
+        "slopes",
+        families=layer_errors.added_to_slope,
+        rare=0.2,
+    ),
+    Bug(
+        "brackets_slope",
+        "brackets are missing where dA{l} is multiplied by the derivative: {value}",
+        "slopes",
+        errors=layer_errors.brackets_at_slope,
+        rare=0.1,
+    ),
+    Bug(
+        "error_of_other",
+        "{value}",
+        "slopes",
+        errors=layer_errors.errors_of_other_layers,
+        rare=0.15,
+    ),
+    Bug(
+        "samples_of_error_shifted",
+        "{value}, and those of A{k} are not",
+        "slopes",
+        errors=layer_errors.shifted_samples,
+        rare=0.2,
+    ),
+    Bug(
         "error_not_passed",
         "no error is passed on from layer {n} to layer {l} (a detached layer)",
         "back",
         {"error_before": lambda here, dZ: np.zeros_like(here.A_before)},
         one_layer=True,
     ),
-    Slip(
+    Bug(
         "error_factor",
         "the error dZ{l}, and with it all that lies before it, is {value} times what it should be",
         "slopes",
         rare=0.1,
+        part="error",
     ),
-    Slip(
+    Bug(
         "weights_not_transposed",
         "W{n} is used transposed on the way back to layer {l}",
         "back",
-        {"error_before": changes.weights_turned},
+        {"error_before": mutations.weights_turned},
     ),
-    Slip(
+    Bug(
         "weights_by_columns",
         "W{n} is reshaped in column order on the way back to layer {l}",
         "back",
-        {"error_before": changes.weights_by_columns},
+        {"error_before": mutations.weights_by_columns},
         rare=0.3,
     ),
-    Slip(
+    Bug(
         "weights_updated",
         "W{n} was already updated (W − lr·dW, lr = {value}) when the error "
         "went back through "
         "it to layer {l}",
         "back",
-        {"error_before": changes.weights_updated},
+        {"error_before": mutations.weights_updated},
+        families=layer_errors.updated_weights,
     ),
-    Slip(
+    Bug(
         "weights_of_other",
         "the error goes back to layer {l} through {value} instead of W{n}",
         "back",
-        variants=changes.other_weights,
+        variants=mutations.other_weights,
         rare=0.1,
     ),
-    Slip(
+    Bug(
         "error_before_slope",
         "dA{n} instead of dZ{n} goes back through W{n}: the derivative "
         "of layer {n} is "
         "missing on the way to layer {l} only",
         "back",
         rare=0.1,
+        errors=layer_errors.unsloped_error_above,
     ),
-    Slip(
+    Bug(
         "inputs_logits",
         "dW{l} is made with {value} where A{k} belongs (before its activation)",
         "weights",
-        {"weights": changes.logits_as_inputs},
-        inputs=changes.logits_of,
+        {"weights": mutations.logits_as_inputs},
+        products=products.with_logits,
     ),
-    Slip(
+    Bug(
         "inputs_of_other",
         "dW{l} is made with {value} as the layer's inputs, where A{k} belongs",
         "weights",
-        {"weights": changes.own_outputs_as_inputs},
-        inputs=changes.other_inputs,
+        {"weights": mutations.own_outputs_as_inputs},
+        products=products.with_other_inputs,
     ),
-    Slip("delta_before_slope", "dW{l} is made with dA{l} instead of dZ{l}", "weights", rare=0.1),
-    Slip(
+    Bug(
+        "delta_before_slope",
+        "dW{l} is made with dA{l} instead of dZ{l}",
+        "weights",
+        products=products.before_slope,
+        rare=0.1,
+    ),
+    Bug(
+        "delta_of_other",
+        "dW{l} is made with {value}, the error of another layer, instead of dZ{l}",
+        "weights",
+        products=products.with_other_errors,
+        rare=0.1,
+    ),
+    Bug(
+        "samples_shifted",
+        "the samples of A{k} and dZ{l} do not belong together in dW{l}: those of A{k} are {value}",
+        "weights",
+        products=products.with_samples_in_another_order,
+        rare=0.1,
+    ),
+    Bug(
         "mask_still_applied",
         "a dropout mask is applied to dZ{l} that J does not have",
         "mask",
-        {"mask": changes.mask_still_applied},
+        {"mask": mutations.mask_still_applied},
     ),
-    Slip(
+    Bug(
         "mask_forgotten",
         "the dropout mask of layer {l} is forgotten on the way back",
         "mask",
         {"mask": lambda here: None},
     ),
-    Slip(
+    Bug(
         "mask_not_scaled",
         "the dropout mask of layer {l} is not divided by keep_prob on the way back",
         "mask",
-        {"mask": changes.mask_not_scaled},
+        {"mask": mutations.mask_not_scaled},
     ),
-    Slip(
+    Bug(
         "mask_twice",
         "the dropout mask of layer {l} is applied twice on the way back",
         "mask",
-        {"mask": changes.mask_twice},
+        {"mask": mutations.mask_twice},
     ),
-    Slip(
+    Bug(
         "mask_of_other",
         "the dropout mask of layer {value} is applied in layer {l}",
         "mask",
-        variants=changes.other_masks,
+        variants=mutations.other_masks,
     ),
-    Slip("transposed", "dW{l} is transposed", "weights", block=changes.transposed, one_layer=True),
-    Slip(
+    Bug("transposed", "dW{l} is transposed", "weights", block=mutations.transposed, one_layer=True),
+    Bug(
         "by_columns",
         "dW{l} is flattened or reshaped in column order",
         "whole",
-        block=changes.by_columns,
+        block=mutations.by_columns,
         one_layer=True,
     ),
-    Slip("factor", "dW{l} is {value} times what it should be", "weights"),
-    Slip("data_factor", "the data's part of dW{l} is {value} times what it should be", "weights"),
-    Slip(
+    Bug("factor", "dW{l} is {value} times what it should be", "weights", part="W"),
+    Bug(
+        "data_factor",
+        "the data's part of dW{l} is {value} times what it should be",
+        "weights",
+        part="data",
+    ),
+    Bug(
         "doubled", "dW{l} is twice too large", "weights", block=lambda dW: 2.0 * dW, one_layer=True
     ),
-    Slip(
+    Bug(
         "halved",
         "dW{l} is half of what it should be",
         "weights",
         block=lambda dW: 0.5 * dW,
         one_layer=True,
     ),
-    Slip("negated", "dW{l} has the wrong sign", "weights", block=np.negative, one_layer=True),
-    Slip("zero", "dW{l} is zero: it was never set", "weights", block=np.zeros_like, one_layer=True),
-    Slip(
+    Bug("negated", "dW{l} has the wrong sign", "weights", block=np.negative, one_layer=True),
+    Bug(
+        "zero",
+        "dW{l} is zero: it was never set",
+        "weights",
+        block=np.zeros_like,
+        one_layer=True,
+        is_exact=True,
+    ),
+    Bug(
         "absolute",
         "dW{l} has lost its signs (absolute values)",
         "weights",
         block=np.abs,
         one_layer=True,
     ),
-    Slip(
+    Bug(
         "signs_only",
         "dW{l} holds signs instead of values",
         "weights",
@@ -365,130 +523,145 @@ _TABLE = (
         one_layer=True,
         rare=0.1,
     ),
-    Slip("rows_shifted", "the rows of dW{l} are shifted by {value}", "weights", rare=0.1),
-    Slip("columns_shifted", "the columns of dW{l} are shifted by {value}", "weights", rare=0.1),
-    Slip(
+    Bug("rows_shifted", "the rows of dW{l} are shifted by {value}", "weights", rare=0.1),
+    Bug("columns_shifted", "the columns of dW{l} are shifted by {value}", "weights", rare=0.1),
+    Bug(
         "shifted",
         "the rows of dW{l} are shifted by one (an index off by one)",
         "weights",
         block=lambda dW: np.roll(dW, 1, axis=0),
         one_layer=True,
     ),
-    Slip(
+    Bug(
         "reversed",
         "the rows of dW{l} are in reverse order",
         "weights",
         block=lambda dW: dW[::-1],
         one_layer=True,
     ),
-    Slip(
+    Bug(
         "columns_reversed",
         "the columns of dW{l} are in reverse order",
         "weights",
         block=lambda dW: dW[:, ::-1],
         one_layer=True,
     ),
-    Slip("copied", "dW{l} holds {value} instead of its own values", "whole", rare=0.1),
-    Slip("is_update", "dW{l} holds {value}: updated weights, not a gradient", "whole", rare=0.1),
-    Slip(
+    Bug(
+        "copied", "dW{l} holds {value} instead of its own values", "whole", rare=0.1, is_exact=True
+    ),
+    Bug("is_update", "dW{l} holds {value}: updated weights, not a gradient", "whole", rare=0.1),
+    Bug(
         "row",
         "the first row of dW{l} is doubled",
         "weights",
-        block=lambda dW: changes.with_change(dW, 0, lambda row: 2.0 * row),
+        block=lambda dW: mutations.with_change(dW, 0, lambda row: 2.0 * row),
         one_layer=True,
+        is_planted_only=True,
     ),
-    Slip(
+    Bug(
         "column",
         "the middle column of dW{l} is zero",
         "weights",
-        block=lambda dW: changes.with_change(dW, (slice(None), dW.shape[1] // 2), np.zeros_like),
+        block=lambda dW: mutations.with_change(dW, (slice(None), dW.shape[1] // 2), np.zeros_like),
         one_layer=True,
+        is_planted_only=True,
     ),
-    Slip(
+    Bug(
         "entry",
         "a single entry of dW{l}, the largest, has the wrong sign",
         "weights",
-        block=changes.largest_entry_negated,
+        block=mutations.largest_entry_negated,
         one_layer=True,
+        is_planted_only=True,
     ),
-    Slip("rows", "only {value} of dW{l}", "weights", rare=0.1),
-    Slip("columns", "only {value} of dW{l}", "weights", rare=0.12),
-    Slip("entries", "only {value} of dW{l}", "weights", rare=0.14),
-    Slip("bias_entries", "only {value} of db{l}", "biases", rare=0.14),
-    Slip("bias_factor", "db{l} is {value} times what it should be", "biases"),
-    Slip(
+    Bug("rows", "only {value}", rare=0.1),
+    Bug("columns", "only {value}", rare=0.12),
+    Bug("entries", "only {value}", rare=0.14),
+    Bug("bias_entries", "only {value}", rare=0.14),
+    Bug("samples_weighted", "the samples do not count alike in dZ{l}: {value}", rare=0.6),
+    Bug(
+        "units_dropped",
+        "the error dZ{l} of {value} is zero, as if a mask dropped them: J drops none",
+        rare=0.2,
+    ),
+    Bug("samples_wrong", "only the error dZ{l} of {value} is wrong", rare=0.6),
+    Bug("bias_factor", "db{l} is {value} times what it should be", "biases", part="b"),
+    Bug(
         "bias_doubled",
         "db{l} is twice too large",
         "biases",
         bias_block=lambda db: 2.0 * db,
         one_layer=True,
     ),
-    Slip(
+    Bug(
         "bias_zero",
         "db{l} is zero: it was never set",
         "biases",
         bias_block=np.zeros_like,
         one_layer=True,
+        is_exact=True,
     ),
-    Slip(
+    Bug(
         "bias_axis",
         "db{l} is summed over the units instead of the samples (the wrong axis)",
         "biases",
-        {"biases": changes.first_axis},
+        {"biases": mutations.first_axis},
     ),
-    Slip(
+    Bug(
         "bias_units_mean",
         "db{l} is the mean over the units instead of the sum over the samples",
         "biases",
         {"biases": lambda here, dZ: np.resize(dZ.mean(axis=1), dZ.shape[1])},
         rare=0.1,
     ),
-    Slip(
+    Bug(
         "bias_total",
         "db{l} is one sum over samples and units (no axis=)",
         "biases",
         {"biases": lambda here, dZ: np.full(dZ.shape[1], dZ.sum())},
     ),
-    Slip(
+    Bug(
         "bias_total_mean",
         "db{l} is one mean over samples and units (no axis=)",
         "biases",
         {"biases": lambda here, dZ: np.full(dZ.shape[1], dZ.mean())},
         rare=0.1,
     ),
-    Slip(
+    Bug(
         "bias_level",
         "db{l} has the mean over the units in every entry",
         "biases",
         {"biases": lambda here, dZ: np.full(dZ.shape[1], dZ.sum(axis=0).mean())},
         rare=0.1,
     ),
-    Slip(
+    Bug(
         "bias_mean",
         "db{l} is averaged over the samples where dZ{l} is divided by m already",
         "biases",
         {"biases": lambda here, dZ: dZ.mean(axis=0)},
+        part="b",
+        times=lambda here: 1.0 / mutations.samples_unless_summed(here),
     ),
-    Slip(
+    Bug(
         "bias_one_sample",
         "db{l} is the dZ{l} of one sample (the first), not the sum over samples",
         "biases",
         {"biases": lambda here, dZ: dZ[0]},
     ),
-    Slip(
+    Bug(
         "bias_last_sample",
         "db{l} is the dZ{l} of one sample (the last), not the sum over samples",
         "biases",
         {"biases": lambda here, dZ: dZ[-1]},
     ),
-    Slip(
+    Bug(
         "bias_largest",
         "db{l} is the maximum over the samples, not the sum",
         "biases",
         {"biases": lambda here, dZ: dZ.max(axis=0)},
         rare=0.1,
     ),
-    Slip(
+    Bug(
         "bias_reversed",
         "db{l} is in reverse order",
         "biases",
@@ -496,7 +669,7 @@ _TABLE = (
         one_layer=True,
         rare=0.1,
     ),
-    Slip(
+    Bug(
         "bias_absolute",
         "db{l} has lost its signs (absolute values)",
         "biases",
@@ -504,69 +677,91 @@ _TABLE = (
         one_layer=True,
         rare=0.1,
     ),
-    Slip("bias_shifted", "the entries of db{l} are shifted by {value}", "biases", rare=0.1),
-    Slip("bias_before_slope", "db{l} is made with dA{l} instead of dZ{l}", "biases", rare=0.1),
-    Slip("bias_copied", "db{l} holds {value} instead of its own values", "whole", rare=0.1),
-    Slip(
+    Bug("bias_shifted", "the entries of db{l} are shifted by {value}", "biases", rare=0.1),
+    Bug("bias_before_slope", "db{l} is made with dA{l} instead of dZ{l}", "biases", rare=0.1),
+    Bug(
+        "bias_copied",
+        "db{l} holds {value} instead of its own values",
+        "whole",
+        rare=0.1,
+        is_exact=True,
+    ),
+    Bug(
         "swapped",
         "two blocks of the same shape are swapped: {value}",
         "whole",
-        whole=changes.blocks_swapped,
+        whole=mutations.blocks_swapped,
         any_layer=False,
     ),
-    Slip(
+    Bug(
+        "stale",
+        "the gradient is that of the θ before an update: it fits θ + {value}·dθ",
+        "whole",
+        any_layer=False,
+        rare=0.3,
+    ),
+    Bug(
         "everything_factor",
         "the whole gradient, penalty and all, is {value} times what it should be",
         "whole",
         any_layer=False,
         rare=0.05,
+        part="all",
     ),
-    Slip(
+    Bug(
         "everything_doubled",
         "the whole gradient is twice too large: accumulated over two calls",
         whole=lambda network, dtheta: 2.0 * dtheta,
         any_layer=False,
     ),
-    Slip(
+    Bug(
         "clipped",
         "gradients are clipped by value at {value}",
         "whole",
-        block=changes.clipped_values,
+        block=mutations.clipped_values,
         one_layer=True,
+        is_planted_only=True,
     ),
-    Slip(
+    Bug(
         "clipped_norm",
         "the gradient is clipped by norm: it has ‖dθ‖ = {value}",
         "whole",
-        whole=changes.norm_clipped,
+        whole=mutations.norm_clipped,
         any_layer=False,
     ),
-    Slip(
+    Bug(
         "float32_products",
         "dW{l} is computed in float32 and handed over as float64",
         "whole",
-        {"weights": changes.in_float32},
+        {"weights": mutations.in_float32},
+        is_planted_only=True,
     ),
-    Slip(
+    Bug(
         "low_precision",
-        "it is computed in a lower precision than it is handed over in "
-        "(errors of about "
-        "{value} relative)",
+        "the gradient is computed in {value}, a lower precision than it is handed over in",
         "whole",
         rare=0.3,
     ),
-    Slip(
+    Bug(
         "rounded_float16",
         "dW{l} and db{l} are rounded to float16 and handed over as float64",
         "whole",
-        block=changes.rounded_to("float16"),
-        bias_block=changes.rounded_to("float16"),
+        block=mutations.rounded_to("float16"),
+        bias_block=mutations.rounded_to("float16"),
     ),
-    Slip("rounded", "values are rounded to {value}", "whole"),
-    Slip("unknown", "no slip that I know explains this", "whole", rare=2.0),
+    Bug("rounded", "values are rounded to {value}", "whole"),
+    Bug("unknown", "no slip that I know explains this", "whole", rare=2.0),
 )
 
-SLIPS: dict[str, Slip] = {slip.name: slip for slip in _TABLE}
+BUGS: dict[str, Bug] = {slip.name: slip for slip in _TABLE}
+
+
+def factor_bugs(part: str, factor: float, here: Here, slack: float) -> tuple[Bug, ...]:
+    """Return the bugs that a factor on a part is; the row for any factor where no other fits."""
+    rows = [bug for bug in BUGS.values() if bug.part == part]
+    known = [(bug, bug.times(here)) for bug in rows if bug.times is not None]
+    fits = [bug for bug, times in known if abs(factor - times) <= slack * max(abs(times), 0.05)]
+    return tuple(fits) or tuple(bug for bug in rows if bug.times is None)
 
 
 def _at(
@@ -581,14 +776,12 @@ def _at(
     return step
 
 
-def slipped_gradients(
-    slip: Slip, network: Network, batch: Batch, layer: int | None = None
-) -> Floats:
+def buggy_gradients(slip: Bug, network: Network, batch: Batch, layer: int | None = None) -> Floats:
     """Return the dθ of a backward pass with that slip in it.
 
     Parameters
     ----------
-    slip : Slip
+    slip : Bug
     network : Network
     batch : Batch
     layer : int, optional
@@ -602,7 +795,7 @@ def slipped_gradients(
         layer = (network.depth + 1) // 2
         if slip.name == "error_not_passed":
             layer = max(layer, min(2, network.depth))  # nothing lies before layer 1
-    every = {**slip.steps, **changes.finished_steps(slip.block, slip.bias_block)}
+    every = {**slip.steps, **mutations.finished_steps(slip.block, slip.bias_block)}
     steps: Steps = replace(
         RIGHT, **{name: _at(layer, step, getattr(RIGHT, name)) for name, step in every.items()}
     )

@@ -16,6 +16,7 @@ from fastcheck.network import Network
 Floats = NDArray[np.float64]
 Change = Callable[[Floats], Floats]
 Variants = Iterable[tuple[str, Floats]]
+MEAN_TARGETS = "their mean over the batch (each output is held against each target: (m, m))"
 KEPT = 0.8  # of the units that a forgotten dropout mask leaves
 
 
@@ -30,6 +31,11 @@ def finished_steps(
     if bias_block is not None:
         steps["biases"] = lambda here, dZ: bias_block(RIGHT.biases(here, dZ))
     return steps
+
+
+def samples_unless_summed(here: Here) -> float:
+    """m; NaN where J is a sum, and m has no part in it."""
+    return here.batch.size if here.network.reduction != "sum" else np.nan
 
 
 def penalty_times(factor: Callable[[Here], float]) -> dict[str, Callable[..., Any]]:
@@ -211,6 +217,8 @@ def odd_targets(here: Here) -> Variants:
         yield "labels off by one, the last dropped", mean * (P - shifted_labels(T))
         yield "no targets at all", mean * P
         yield "labels in reverse order of the classes", mean * (P - T[:, ::-1])
+        yield MEAN_TARGETS, mean * (P - T.mean(axis=0))
+        yield "the targets of the first sample, for all samples", mean * (P - T[0])
         yield "p − 1 everywhere", mean * (P - 1.0)
         yield "p − y at the right class only, without the other classes", mean * (P - T) * T
         return
@@ -222,6 +230,8 @@ def odd_targets(here: Here) -> Variants:
     yield "the targets of the next sample", error(np.roll(T, -1, axis=0))
     yield "the targets of the sample before", error(np.roll(T, 1, axis=0))
     yield "no targets at all", error(np.zeros_like(T))
+    yield MEAN_TARGETS, error(np.broadcast_to(T.mean(axis=0), T.shape))
+    yield "the targets of the first sample, for all samples", error(np.broadcast_to(T[0], T.shape))
     yield "1 − y", error(1.0 - T)
     yield "−y", error(-T)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastcheck.network import Network
 
-__all__ = ["mended"]
+__all__ = ["fixed_lines"]
 
 SLOPES = {
     "identity": "dZ{l} = dA{l}",
@@ -78,7 +78,7 @@ LINES = {
 }
 
 
-def mended(network: Network, layer: int, line: str) -> tuple[str, str]:
+def fixed_lines(network: Network, layer: int, line: str) -> tuple[str, str]:
     """Return the right line of code for a layer.
 
     Parameters

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastcheck.backprop import gradients
-from fastcheck.diagnosis.slips import SLIPS, Slip, slipped_gradients
+from fastcheck.diagnosis.bugs import BUGS, Bug, buggy_gradients
 from fastcheck.errors import InputError, near_names
 from fastcheck.network import Batch, Network
 
 __all__ = ["PLANTS", "PlantedGradient", "in_words", "plant"]
 
 # The others are found by fitting and have nothing to plant without a fitted value.
-PLANTS: dict[str, Slip] = {name: slip for name, slip in SLIPS.items() if slip.plantable}
+PLANTS: dict[str, Bug] = {name: slip for name, slip in BUGS.items() if slip.plantable}
 FITTED = re.compile(r" \(\{value\}\)|: \{value\}|, \{value\},| at \{value\}$|: it has.*\{value\}$")
 ANY_LAYER = {"{l}": "", "{k}": "_{l−1}", "{n}": "_{l+1}"}
 
@@ -26,7 +26,7 @@ ANY_LAYER = {"{l}": "", "{k}": "_{l−1}", "{n}": "_{l+1}"}
 class PlantedGradient:
     """The reference backward pass with a slip in it, as a callable that `gradcheck` takes."""
 
-    slip: Slip
+    slip: Bug
     layer: int | None = None
 
     def __call__(
@@ -34,7 +34,7 @@ class PlantedGradient:
     ) -> dict[str, NDArray[Any]]:
         """Return `{"dW1": …, "db1": …}` in the owner's layout and precision."""
         batch = network.batch(inputs, targets)
-        dtheta = slipped_gradients(self.slip, network, batch, self.layer)
+        dtheta = buggy_gradients(self.slip, network, batch, self.layer)
         return {
             block.gradient_name: network.owner_array(block, values)
             for block, values in network.order.views(dtheta)
@@ -44,7 +44,7 @@ class PlantedGradient:
         return in_words(self.slip, self.layer)
 
 
-def in_words(slip: Slip, layer: int | None = None) -> str:
+def in_words(slip: Bug, layer: int | None = None) -> str:
     """Return what is wrong, of one layer or (None) of any; what only a fit can tell is left out."""
     sentence = FITTED.sub("", slip.sentence).replace("{value}", "…")
     if layer is not None:
@@ -76,7 +76,7 @@ def plant(text: str, network: Network, batch: Batch) -> PlantedGradient:
         )
     slip = PLANTS[name]
     layer = _layer(slip, number, network.depth) if at else None
-    wrong = slipped_gradients(slip, network, batch, layer)
+    wrong = buggy_gradients(slip, network, batch, layer)
     if np.array_equal(wrong, gradients(network, batch)):
         raise InputError(
             f"{text} changes nothing in this network ({network.describe()})",
@@ -86,7 +86,7 @@ def plant(text: str, network: Network, batch: Batch) -> PlantedGradient:
     return PlantedGradient(slip, layer)
 
 
-def _layer(slip: Slip, number: str, depth: int) -> int:
+def _layer(slip: Bug, number: str, depth: int) -> int:
     if not slip.any_layer:
         raise InputError(
             f"{slip.name}@{number}", f"{slip.name} without a layer: it acts on the whole gradient"

@@ -10,24 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.backprop import RIGHT, Here, Steps, Trace, forward_pass, gradients
+from fastcheck.diagnosis.bugs import BUGS, factor_bugs
 from fastcheck.diagnosis.fitting import Factor, agreeing, factor_of, fraction, ratio
-from fastcheck.diagnosis.slips import SLIPS
+from fastcheck.diagnosis.layer_errors import LayerGradients, Site
 from fastcheck.door import unit_roundoff
 from fastcheck.network import Batch, Network
 from fastcheck.rounding import Rounding, rounding
 from fastcheck.rounding.conditioning import output_gradient, slope
 from fastcheck.tolerances import ROUNDING_FACTOR
 
-__all__ = ["Delta", "Found", "Scene", "Sight", "Sketch"]
+__all__ = ["Context", "Delta", "Found", "Hypothesis", "Sight", "Sketch", "total_cost"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-MOST_LARGER = 10.0  # than the given block: so far the floor grows with a candidate
-SKETCHED = 40  # rows and columns of a block that a candidate is tried on first
+MAX_GROWTH = 10.0  # than the given block: so far the floor grows with a candidate
+SKETCH_SIZE = 40  # rows and columns of a block that a candidate is tried on first
+# The share of an error that may be left where a candidate explains it: what merely lies nearer
+# than the right block within a wide tolerance is no cause.
+MAX_SHARE_LEFT = 0.1
+# Wrong layers that are searched for a cause, over all hypotheses: beyond, only places are told.
+MAX_SEARCHES = 60
 # The same mistake made again in another layer is hardly a second mistake.
-AGAIN = 0.12
-SAME = {"bias_factor": "factor", "data_factor": "factor", "bias_copied": "copied",
+REPEAT_COST = 0.12
+SAME_BUG = {"bias_factor": "factor", "data_factor": "factor", "bias_copied": "copied",
         "bias_entries": "entries"}  # fmt: skip
 
 
@@ -38,7 +44,7 @@ class Found:
     Attributes
     ----------
     slip : str
-        A key of `SLIPS`.
+        A key of `BUGS`.
     layer : int
         0 for what concerns everything.
     place : str
@@ -47,6 +53,8 @@ class Found:
         What a fit found.
     extra : float
         How much less likely than another slip.
+    located : bool
+        Whether only the place is known, and not the cause.
     equal : tuple of str
         What else gives the same gradient here.
     """
@@ -57,16 +65,17 @@ class Found:
     value: str = ""
     extra: float = 0.0
     equal: tuple[str, ...] = ()
+    located: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
         """The same for the same mistake in two layers."""
-        return SAME.get(self.slip, self.slip), self.value
+        return SAME_BUG.get(self.slip, self.slip), self.value
 
     @property
     def cost(self) -> float:
         """How unlikely it is."""
-        return 1.0 + SLIPS[self.slip].rare + self.extra
+        return 1.0 + BUGS[self.slip].rare + self.extra
 
 
 def total_cost(found: tuple[Found, ...]) -> float:
@@ -74,7 +83,7 @@ def total_cost(found: tuple[Found, ...]) -> float:
     cost, seen = 0.0, set()
     for one in found:
         repeated = one.key in seen and one.slip != "unknown"
-        cost += AGAIN if repeated else one.cost
+        cost += REPEAT_COST if repeated else one.cost
         seen.add(one.key)
     return cost
 
@@ -92,13 +101,15 @@ class Sight:
         What predictions are clipped at; infinity for not at all.
     found : tuple of Found
         What was undone.
+    precision : str
+        In which it is computed.
     """
 
     vector: Floats
     rtol: float
+    precision: str
     clip: float = np.inf
     found: tuple[Found, ...] = ()
-    coarse: bool = False
 
     def clipped(self, values: Floats) -> Floats:
         """Return a prediction as it would look."""
@@ -106,12 +117,24 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Delta:
-    """A hypothesis on the error at a layer: dA_l and dZ_l, and the slips that led to it."""
+class Delta(LayerGradients):
+    """A hypothesis on the error at a layer, and the slips that led to it."""
 
-    dA: Floats
-    dZ: Floats
     found: tuple[Found, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What was found down to a layer, and the error that it leaves."""
+
+    sight: Sight
+    found: tuple[Found, ...]
+    delta: Delta | None = None
+
+    @property
+    def cost(self) -> float:
+        """How unlikely it is."""
+        return total_cost(self.sight.found + self.found)
 
 
 @dataclass(frozen=True)
@@ -131,7 +154,7 @@ class Sketch:
 
 
 @dataclass
-class Scene:
+class Context:
     """What re-enactment needs, made once.
 
     Attributes
@@ -145,6 +168,7 @@ class Scene:
     batch: Batch
     precision: str
     generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    searches: int = 0
 
     @cached_property
     def custom(self) -> bool:
@@ -155,7 +179,11 @@ class Scene:
     @cached_property
     def rtol(self) -> float:
         """Relative rounding that is forgiven, beside that of σ."""
-        return max(1e-6 if self.custom else 1e-9, 500.0 * unit_roundoff(self.precision))
+        return self.rtol_in(self.precision)
+
+    def rtol_in(self, precision: str) -> float:
+        """Relative rounding that is forgiven in a precision, beside that of σ."""
+        return max(1e-6 if self.custom else 1e-9, 50.0 * unit_roundoff(precision))
 
     @cached_property
     def trace(self) -> Trace:
@@ -184,9 +212,39 @@ class Scene:
         return gradients(self.network, self.batch, self.steps)
 
     @cached_property
-    def rounding(self) -> Rounding:
-        """σ of the user's own rounding."""
-        return rounding(self.network, self.batch, self.precision)
+    def right_errors(self) -> dict[int, LayerGradients]:
+        """The right dA_l and dZ_l, by layer."""
+        errors: dict[int, LayerGradients] = {}
+        dA = self.steps.output_error(self.here(self.network.depth))
+        for layer in range(self.network.depth, 0, -1):
+            errors[layer] = self.delta(layer, dA)
+            dA = self.steps.error_before(self.here(layer), errors[layer].dZ)
+        return errors
+
+    @cached_property
+    def _roundings(self) -> dict[str, Rounding]:
+        return {}
+
+    def rounding(self, precision: str) -> Rounding:
+        """σ of what rounding in a precision does."""
+        if precision not in self._roundings:
+            self._roundings[precision] = rounding(self.network, self.batch, precision)
+        return self._roundings[precision]
+
+    def site(
+        self,
+        layer: int,
+        right: LayerGradients,
+        above: LayerGradients | None = None,
+        updates: tuple[Floats, ...] = (),
+    ) -> Site:
+        """Return where bugs in an error are looked for."""
+        return Site(self.here(layer), self.steps, right, above, self.right_errors, updates)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether as many layers have been searched as may be."""
+        return self.searches >= MAX_SEARCHES
 
     @cached_property
     def left(self) -> dict[tuple[int, str], float]:
@@ -200,11 +258,16 @@ class Scene:
         self.left[layer, kind] = min(left, self.left.get((layer, kind), 1.0))
 
     @cached_property
-    def _floors(self) -> dict[str, Floats | float]:
+    def _floors(self) -> dict[tuple[str, str], Floats | float]:
         return {}
 
     def floor(
-        self, layer: int, kind: str, predicted: Floats | None = None, given: float = math.inf
+        self,
+        sight: Sight,
+        layer: int,
+        kind: str,
+        predicted: Floats | None = None,
+        given: float = math.inf,
     ) -> Floats | float:
         """Return the absolute error that rounding explains in a block, scaled as predicted is.
 
@@ -214,18 +277,24 @@ class Scene:
         block = order.weights(layer) if kind == "W" else order.biases(layer)
         if block is None:
             return 0.0
-        if block.name not in self._floors:
+        key = (sight.precision, block.name)
+        if key not in self._floors:
             self._floors.clear() if block.size > 1_000_000 else None
             with np.errstate(all="ignore"):
-                sigma = np.nan_to_num(self.rounding.block(block), posinf=0.0)
+                sigma = np.nan_to_num(self.rounding(sight.precision).block(block), posinf=0.0)
             # Where slips put back what the right pass has as zero, the mean of σ serves.
-            self._floors[block.name] = ROUNDING_FACTOR * np.maximum(sigma, 0.3 * sigma.mean())
-        floor = self._floors[block.name]
+            self._floors[key] = ROUNDING_FACTOR * np.maximum(sigma, 0.3 * sigma.mean())
+        floor = self._floors[key]
         if predicted is None:
             return floor
         right = float(np.linalg.norm(self.right[block.slice]))
-        here = min(float(np.linalg.norm(predicted)), MOST_LARGER * given)
+        here = min(float(np.linalg.norm(predicted)), MAX_GROWTH * given)
         return floor * max(1.0, here / right) if right > 0.0 else 1e-9 * here + 0.0 * floor
+
+    def full_floor(self, sight: Sight, layer: int, kind: str) -> Floats:
+        """Return `floor` in the shape of the block."""
+        shape = self.right_block(layer, kind).shape
+        return np.broadcast_to(np.asarray(self.floor(sight, layer, kind)), shape)
 
     def here(self, layer: int) -> Here:
         """Return where the pass stands at a layer."""
@@ -239,12 +308,35 @@ class Scene:
 
     def name_factor(self, value: float, layer: int) -> Factor:
         """Name a factor, as exactly as the precision allows."""
-        slack = max(1e-6, 3e3 * unit_roundoff(self.precision))
-        return factor_of(value, self.network, layer, self.batch.size, slack)
+        return factor_of(value, self.network, layer, self.batch.size, self._factor_slack)
+
+    def factor(
+        self,
+        part: str,
+        value: float,
+        layer: int,
+        place: str,
+        *,
+        slack: float | None = None,
+        rare: float = 0.4,
+    ) -> Found:
+        """Return a factor on a part of the gradient as a bug; a factor without a name is rarer."""
+        named = self.name_factor(value, layer)
+        fits = factor_bugs(part, value, self.here(layer), slack or self._factor_slack)
+        if fits[0].times is None:
+            extra = 0.0 if named.named else rare
+            return Found(fits[0].name, layer, place, named.text, extra, named.others)
+        equal = tuple(bug.sentence.format(l=layer) for bug in fits[1:])
+        return Found(fits[0].name, layer, place, equal=equal)
 
     def unit(self, value: float) -> bool:
         """Whether a factor is 1."""
-        return abs(value - 1.0) <= max(1e-6, 3e3 * unit_roundoff(self.precision))
+        return abs(value - 1.0) <= self._factor_slack
+
+    @property
+    def _factor_slack(self) -> float:
+        """How exactly a factor is known, relative."""
+        return max(2e-8, 50.0 * unit_roundoff(self.precision))
 
     def delta(self, layer: int, dA: Floats, found: tuple[Found, ...] = ()) -> Delta:
         """Return dZ_l from dA_l by the right steps."""
@@ -266,7 +358,7 @@ class Scene:
         weight = np.abs(W_given).sum(axis=1)
         rows = self._some(weight + 1e-3 * weight.max(initial=0.0) + 1e-300)
         columns = self._some(np.abs(here.A_before).sum(axis=0) + 1e-300)
-        W_floor, floor_b = self.floor(layer, "W"), self.floor(layer, "b")
+        W_floor, floor_b = self.floor(sight, layer, "W"), self.floor(sight, layer, "b")
         grid = np.ix_(rows, columns)
         return Sketch(
             rows, columns, W_given[grid], u_b, here.W[grid], here.A_before[:, columns],
@@ -283,17 +375,25 @@ class Scene:
         return self.right[block.slice].reshape(block.shape)
 
     def _some(self, weight: Floats) -> Integers:
-        """Draw up to `SKETCHED` places, those with more weight more often."""
-        if weight.size <= SKETCHED:
+        """Draw up to `SKETCH_SIZE` places, those with more weight more often."""
+        if weight.size <= SKETCH_SIZE:
             return np.arange(weight.size)
-        heavy = np.argpartition(weight, -SKETCHED // 2)[-SKETCHED // 2 :]
+        heavy = np.argpartition(weight, -SKETCH_SIZE // 2)[-SKETCH_SIZE // 2 :]
         others = np.setdiff1d(np.arange(weight.size), heavy)
-        drawn = self.generator.choice(others, SKETCHED // 2, replace=False)
+        drawn = self.generator.choice(others, SKETCH_SIZE // 2, replace=False)
         return np.sort(np.concatenate([heavy, drawn]))
 
     def agrees(self, sight: Sight, u: Floats, p: Floats, floor: Floats | float) -> bool:
         """Whether every component of a block agrees."""
         return bool(np.all(agreeing(u, sight.clipped(p), floor, sight.rtol)))
+
+    def explains(self, sight: Sight, layer: int, kind: str, u: Floats, p: Floats) -> bool:
+        """Whether a block that agrees leaves little of the error that it is to explain."""
+        right = sight.clipped(self.right_block(layer, kind))
+        left, error = _size(u - sight.clipped(p)), _size(u - right)
+        return left <= MAX_SHARE_LEFT * error or self.agrees(
+            sight, u, right, self.floor(sight, layer, kind)
+        )
 
     def penalty_factors(self) -> list[float]:
         """Multiples of the penalty that are worth trying, the right one first."""
@@ -305,7 +405,7 @@ class Scene:
     ) -> tuple[float, float, float]:
         """Try a dZ_l on a sketch; return (share of dW that agrees, of db, common factor)."""
         data = dZ[:, sketch.rows].T @ sketch.A
-        size = min(_size(data), MOST_LARGER * _size(sketch.W_given))
+        size = min(_size(data), MAX_GROWTH * _size(sketch.W_given))
         growth = max(1.0, size / sketch.W_size) if sketch.W_size else 1.0
         floor = growth * sketch.W_floor
         best, factor = -1.0, 1.0
@@ -331,7 +431,7 @@ class Scene:
     ) -> tuple[float, float, float]:
         """Try the biases with the weights' factor, or with one of their own where W has none."""
         assert sketch.u_b is not None
-        size = min(_size(total), MOST_LARGER * _size(sketch.u_b))
+        size = min(_size(total), MAX_GROWTH * _size(sketch.u_b))
         growth = max(1.0, size / sketch.size_b) if sketch.size_b else 1.0
         floor = growth * np.asarray(sketch.floor_b)
         if best < 0.5 and total.size > 2:
