@@ -22,6 +22,8 @@ PLACES = frozenset(
     {"unknown", "entries", "rows", "columns", "bias_entries", "samples_wrong", "samples_weighted"}
 )
 
+DROPPED = frozenset({"mask_still_applied", "units_dropped", "error_not_passed"})
+
 
 @dataclass(frozen=True)
 class Wrong:
@@ -134,7 +136,7 @@ def _stray_masks(net: Net, rng: Any) -> Iterator[Wrong]:
         for name, mask in (("entries", entries), ("units", units)):
             gradient = columns(net, error=only(at, lambda dZ, mask=mask: dZ * mask))
             yield Wrong(net, f"{name} dropped in layer {at}", gradient,
-                        frozenset({"mask_still_applied", "units_dropped"}))  # fmt: skip
+                        DROPPED)  # fmt: skip
 
 
 def _factors(net: Net) -> Iterator[Wrong]:
@@ -173,7 +175,8 @@ def _updates(net: Net) -> Iterator[Wrong]:
     if net.depth > 1:
         for rate in (1e-4, 0.01, 0.5):
             gradient = columns(net, back=lambda l, W, dW, r=rate: W - r * dW)
-            names = frozenset({"weights_updated"})
+            # With one living unit an update of its weights is a factor.
+            names = frozenset({"weights_updated", "error_factor"})
             yield Wrong(net, f"W updated with {rate} before use", gradient, names)
     if net.hidden == "relu":
         return

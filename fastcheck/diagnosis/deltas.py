@@ -81,9 +81,17 @@ def fitted_deltas(
             continue
         for family in slip.families(site):
             for number in _numbers(context, sight, sketch, layer, family):
+                error = family.error(number)
+                if _is_multiple(error, right.dZ):
+                    continue  # a factor says the same
                 value = family.label.format(f"{number:.4g}")
-                found = Found(slip.name, layer, "delta", value)
-                yield Delta(right.dA, family.error(number), (found,))
+                yield Delta(right.dA, error, (Found(slip.name, layer, "delta", value),))
+
+
+def _is_multiple(values: Floats, others: Floats) -> bool:
+    """Whether one array is the other one times a number."""
+    product = abs(float(np.vdot(values, others)))
+    return product >= (1.0 - 1e-13) * float(np.linalg.norm(values) * np.linalg.norm(others))
 
 
 def _updates(context: Context, sight: Sight, layer: int, above: Delta | None) -> tuple[Floats, ...]:

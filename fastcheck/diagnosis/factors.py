@@ -52,6 +52,8 @@ def _two_factors(view: BlockView, basis: Floats) -> tuple[float, float] | None:
     size = np.linalg.norm(M, axis=0)
     if not np.all(size > 0) or u.size < 4:
         return None
+    if np.unique(np.round(np.abs(u[places]) / np.abs(u[places]).max(initial=1e-300), 9)).size < 4:
+        return None  # two numbers fit too few others
     (alpha, beta), _, rank, _ = np.linalg.lstsq(M / size, u[places], rcond=None)
     if rank < 2:
         return None

@@ -44,7 +44,7 @@ COST_MARGIN = 2.1  # what a hypothesis may cost more than the likeliest
 MAX_ERRORS_TRIED = 6  # errors dZ_l that are tried in full
 PAIR_COST = 2.5  # a cost from which on two slips at one step are tried
 MIN_EXPLAINED = 2  # components that a wrong error has to explain
-MIN_FITTED = 6  # the same with a fitted number: with two classes, half of them say the same
+MIN_FITTED = 8  # the same with a fitted number: with two classes, half of them say the same
 UNNAMED_COST = 0.4  # of a factor that has no name
 MAX_PAIR_RESIDUAL = 1e-3  # of a block: what two slips may leave of it in a first look
 
