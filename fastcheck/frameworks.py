@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fastcheck.check import gradcheck
+from fastcheck.errors import InputError
+from fastcheck.function_options import FUNCTION_METHODS, FunctionOptions
+from fastcheck.functions import gradcheck_function
+from fastcheck.importers.chain import NoChainError
 from fastcheck.importers.from_jax import JaxOptions, problem_from_jax
 from fastcheck.importers.from_keras import KerasOptions, problem_from_keras
 from fastcheck.importers.from_sklearn import problem_from_sklearn
 from fastcheck.importers.from_torch import TorchOptions, problem_from_torch
+from fastcheck.importers.function import ModelFunction
 from fastcheck.problem import Problem
 from fastcheck.report import Report
 
@@ -20,6 +26,21 @@ def _check(problem: Problem, settings: dict[str, Any], call: str) -> Report:
     """Check a problem."""
     given = {"cost": problem.cost, "name": problem.name, "command": call, **settings}
     return gradcheck(problem.network, problem.inputs, problem.targets, problem.gradient, **given)
+
+
+def _check_function(
+    function: ModelFunction, settings: dict[str, Any], call: str, reason: InputError
+) -> Report:
+    """Check a model that is no dense chain as a function of its parameters."""
+    mine = {k: v for k, v in settings.items() if k in FunctionOptions.__annotations__}
+    if mine.get("method") not in FUNCTION_METHODS:
+        mine.pop("method", None)
+    given: Any = {"name": f"{function.name}, as a function of its parameters", "command": call}
+    report = gradcheck_function(
+        function.cost, function.gradient, function.theta, **{**given, **mine}
+    )
+    why = f"No chain of dense layers ({reason.given}): checked as a black box."
+    return replace(report, notes=(why, *function.notes, *report.notes))
 
 
 def _split(options: dict[str, Any], own: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -42,6 +63,9 @@ def check_torch(
 ) -> Report:
     """Check a PyTorch module's gradient, as `loss(module(inputs), targets).backward()` gives it.
 
+    A module that is no chain of dense layers is checked as a function of its parameters, in a
+    float64 copy where there is one; the report says so.
+
     Parameters
     ----------
     module, loss, inputs, targets
@@ -59,8 +83,18 @@ def check_torch(
         See `problem_from_torch` and `gradcheck`.
     """
     own, settings = _split(options, TorchOptions)
-    problem = problem_from_torch(module, loss, inputs, targets, **own)
-    return _check(problem, settings, _shown("check_torch(module, loss, inputs, targets", options))
+    call = _shown("check_torch(module, loss, inputs, targets", options)
+    try:
+        problem = problem_from_torch(module, loss, inputs, targets, **own)
+    except InputError as error:
+        tokens = "float" not in str(getattr(inputs, "dtype", "float"))
+        if own or not (isinstance(error, NoChainError) or tokens):
+            raise
+        from fastcheck.importers.torch_function import function_from_torch
+
+        function = function_from_torch(module, loss, inputs, targets)
+        return _check_function(function, settings, call, error)
+    return _check(problem, settings, call)
 
 
 def check_keras(model: Any, loss: Any, inputs: Any, targets: Any, **options: Any) -> Report:
@@ -113,6 +147,8 @@ def check_sklearn(model: Any, inputs: Any, targets: Any, **settings: Any) -> Rep
 def check_jax(params: Any, gradient: Any, inputs: Any, targets: Any, **options: Any) -> Report:
     """Check the gradient of a pytree of dense layers.
 
+    Other models are checked as functions of their parameters, where `cost=` is a function.
+
     Parameters
     ----------
     params, gradient, inputs, targets
@@ -130,5 +166,14 @@ def check_jax(params: Any, gradient: Any, inputs: Any, targets: Any, **options: 
         See `problem_from_jax` and `gradcheck`.
     """
     own, settings = _split(options, JaxOptions)
-    problem = problem_from_jax(params, gradient, inputs, targets, **own)
-    return _check(problem, settings, _shown("check_jax(params, gradient, inputs, targets", options))
+    call = _shown("check_jax(params, gradient, inputs, targets", options)
+    try:
+        problem = problem_from_jax(params, gradient, inputs, targets, **own)
+    except NoChainError as error:
+        if not callable(own.get("cost")) or set(own) - {"cost"}:
+            raise
+        from fastcheck.importers.jax_function import function_from_jax
+
+        function = function_from_jax(params, gradient, inputs, targets, own["cost"])
+        return _check_function(function, settings, call, error)
+    return _check(problem, settings, call)

@@ -13,7 +13,7 @@ from fastcheck.settings import Settings, SettingsOptions
 
 __all__ = ["FUNCTION_METHODS", "FunctionOptions", "FunctionSettings"]
 
-FUNCTION_METHODS = ("auto", "components", "directions", "complex")
+FUNCTION_METHODS = ("auto", "components", "directions")
 DEFAULT_TOL = 1e-7
 SECONDS = {"": 1.0, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 DURATION = re.compile(r"\s*([0-9.eE+-]+?)\s*([a-z]*)\s*")
@@ -34,8 +34,6 @@ class FunctionOptions(TypedDict, total=False):
     blocks: Sequence[str] | None
     vectorized: bool
     reseed: Callable[[], Any] | None
-    sweep: bool
-    protocol: bool
     sample: int | None
     detect: float | None
     seed: int
@@ -56,8 +54,7 @@ class FunctionSettings:
     ----------
     method : str
         `components` (central differences of every component, or of a sample), `directions` (random
-        directions in each block), `complex` (the complex step) or `auto`: components up to 20,000
-        of them, directions beyond.
+        directions in each block) or `auto`: components up to 20,000 of them, directions beyond.
     epsilon : float or "auto"
         The step; `auto` measures one for each block.
     tol : float or None
@@ -76,10 +73,6 @@ class FunctionSettings:
         f takes P values of θ, (P, …) in each leaf, and returns (P,).
     reseed : callable or None
         Called before each evaluation of f and of the gradient.
-    sweep : bool
-        Add a table of differences at one step after another.
-    protocol : bool
-        Directions, a stratified sample and, where something is off, the search for it.
     shared : Settings
         Sample, seed, workers and what else means the same for a network.
     seed_given : bool
@@ -96,8 +89,6 @@ class FunctionSettings:
     blocks: Sequence[str] | None = None
     vectorized: bool = False
     reseed: Callable[[], Any] | None = None
-    sweep: bool = False
-    protocol: bool = False
     shared: Settings = field(default_factory=Settings)
     seed_given: bool = False
 
@@ -161,6 +152,14 @@ class FunctionSettings:
     def named_epsilon(self) -> float | None:
         """The step that the user named."""
         return None if self.epsilon == "auto" else float(self.epsilon)
+
+    @property
+    def coarsest(self) -> float:
+        """The coarsest relative error of a block that counts as seen.
+
+        A relative difference of tol is an error of 2·tol; the difference may hide as much again.
+        """
+        return self.resolution if self.tol is None else 4.0 * float(self.tol)
 
     @property
     def asked(self) -> float:

@@ -195,8 +195,9 @@ def _by_directions(subject: _Subject, settings: FunctionSettings, count: int) ->
     seed = shared.seed if settings.seed_given else secrets.randbelow(2**31)
     calibration = calibrate_noise(box, subject.value, subject.noise, seed)
     rounding = subject.gradient.rounding_bound(subject.precision)
-    limit = settings.resolution if settings.tol is None else 2.0 * settings.tol
-    asked = Directions(subject.gradient.vector, rounding, count, settings.asked, limit, seed)
+    asked = Directions(
+        subject.gradient.vector, rounding, count, settings.asked, settings.coarsest, seed
+    )
     judgement, notes = check_directions(box, asked, calibration)
     facts = MethodFacts(
         name=f"{count} random direction{'s' * (count > 1)} in each block",
@@ -255,18 +256,17 @@ def _resolved(
     settings: FunctionSettings,
 ) -> tuple[Judgement, tuple[str, ...]]:
     """Say of each block which error would have been seen; what can't be told is no agreement."""
-    limit = settings.resolution if settings.tol is None else None
     blocks, notes = [], []
     for block, resolution, hidden, step in zip(
         judgement.blocks, check.resolutions, check.hidden, calibration.steps, strict=True
     ):
         known = replace(block, resolution=resolution, epsilon=float(step))
-        coarse = limit is not None and block.checked > 0 and resolution > limit
+        coarse = block.checked > 0 and resolution > settings.coarsest
         if coarse and block.verdict == "agree":
-            if hidden:
-                notes.append(_hidden_note(block))
-            else:
+            if not hidden:
                 known = _unsure(known)
+            elif settings.atol == 0.0:
+                notes.append(_hidden_note(block))
         blocks.append(known)
     changed = any(
         new.status != old.status for new, old in zip(blocks, judgement.blocks, strict=True)

@@ -13,7 +13,7 @@ from fastcheck.door import lower_precision
 from fastcheck.errors import InputError
 from fastcheck.network import Network, NetworkOptions
 
-__all__ = ["WAY_OUT", "Chain", "Layer", "LossTerms", "cannot_take", "natural_order"]
+__all__ = ["WAY_OUT", "Chain", "Layer", "LossTerms", "NoChainError", "cannot_take", "natural_order"]
 
 WAY_OUT = (
     "For a model that is no such chain, fastcheck.gradcheck_function(f, gradient, theta) checks "
@@ -26,9 +26,15 @@ OUTPUT_FORMS = ("softmax", "log_softmax")
 ON_PROBABILITIES = ("cross_entropy", "categorical_cross_entropy")
 
 
+class NoChainError(InputError):
+    """A model that is no chain of dense layers: it can still be checked as a function."""
+
+
 def cannot_take(what: str, place: str, remedy: str = "") -> InputError:
     """Return the error that names what is not taken over, where it stands, and the way out."""
-    return InputError(f"{place}: {what} can't be taken over", CHAIN, f"{remedy} {WAY_OUT}".strip())
+    return NoChainError(
+        f"{place}: {what} can't be taken over", CHAIN, f"{remedy} {WAY_OUT}".strip()
+    )
 
 
 def natural_order(names: Sequence[str]) -> list[str]:

@@ -44,6 +44,8 @@ KINK_GAP, KINK_STEADY = 0.5, 0.05
 # An error bar so many times what the first step's noise makes it is narrowed, as long as the noise
 # of a step is so many times less.
 COARSE, TOLD = 4.0, 4.0
+# A gradient is wrong if it is off by so many times what the last few steps have changed.
+SETTLED, SETTLED_LEVELS = 3.0, 3
 
 
 def spacing_steps(theta: Floats, steps: Floats, ulp: float = 2.0 * UNIT_ROUNDOFF) -> Floats:
@@ -177,6 +179,7 @@ class _Ladder:
         )
         self.sides, self.at_theta = np.full((2, size), np.nan), np.full((2, size), np.nan)
         self.first_noise = np.zeros(size)
+        self.history: list[Floats] = []
         self.depth = 0
 
     def add(self, which: Integers, level: Level) -> None:
@@ -195,6 +198,9 @@ class _Ladder:
             (self.change, change),
         ):
             values[which] = new
+        taken = np.full((2, self.given.size), np.nan)
+        taken[:, which] = change, noise
+        self.history.append(taken)
         if SHARES[self.depth] == 1.0:
             self.first_noise[which] = noise
         self.depth += 1
@@ -241,6 +247,21 @@ class _Ladder:
         inside = (low <= given) & (given <= high)
         look.doubtful[which] = np.where(informative, inside, look.doubtful[which])
         self.sides[:, which], self.at_theta[:, which] = sides, at_theta
+
+    def finished(self) -> SecondLook:
+        """Return what was found; in doubt where the last steps that tell something do not settle.
+
+        Kinks between θ and a step move the difference, and two of them may do so by the same.
+        """
+        look = self.look
+        changes, noises = np.moveaxis(np.array(self.history), 1, 0)[:, ::-1]
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(self.given - look.derivative)
+            told = np.isfinite(changes) & (NOISE_FACTOR * noises < apart)
+            last = told & (np.cumsum(told, axis=0) <= SETTLED_LEVELS)
+            largest = np.where(last, changes, 0.0).max(axis=0)
+            look.doubtful |= ~(apart > SETTLED * largest)
+        return look
 
     def active(self, which: Integers) -> Integers:
         """Return the components that another step would tell more of."""
@@ -292,7 +313,7 @@ def _climbed(ladder: _Ladder, level: Callable[[Integers, float], Level]) -> Seco
         which = ladder.active(which)
         if which.size == 0:
             break
-    return ladder.look
+    return ladder.finished()
 
 
 def look_along(

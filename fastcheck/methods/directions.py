@@ -206,7 +206,9 @@ def hold_block(
         return Line(box, asked.gradient, block.offset, direction)
 
     norm = scale * _norm(asked.gradient[block.slice])
-    allowed = asked.rounding * scale * math.sqrt(block.size) + 2.0 * asked.tol * norm
+    # So that an error of 2·tol is seen.
+    allowed = asked.rounding * scale * math.sqrt(block.size)
+    allowed += 2.0 * asked.tol * norm / missed_error(1.0, asked.count)
     rows = []
     for k in range(asked.count):
         row, step = _along(line(k), step, noise, allowed, norm)

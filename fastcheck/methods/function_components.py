@@ -70,7 +70,8 @@ class ComponentCheck:
         Of each block: the relative error that would have been seen with 99.9 %; 0 for one without
         a checked component.
     hidden : tuple of bool
-        Blocks whose gradient is nothing but noise on both sides: right as far as it can be told.
+        Blocks whose gradient is nothing but noise on both sides, and those that are seen more
+        finely than `atol` asks: right as far as it can be told.
     """
 
     approximation: Approximation
@@ -255,6 +256,8 @@ def _resolutions(
 ) -> tuple[tuple[float, ...], tuple[bool, ...]]:
     """Return the relative error that would have been seen in each block, and which are hidden."""
     at, target = given.gradient[first.indices], np.nan_to_num(look.derivative)
+    kinks = look.kinks
+    target[kinks.positions] = np.maximum(np.abs(kinks.low), np.abs(kinks.high))
     bar = NOISE_FACTOR * look.noise + look.truncation + given.rounding[first.indices]
     seen = bar + SEEN * look.noise + look.truncation
     seen += given.tol * (np.abs(at) + np.abs(target)) + given.atol
@@ -271,7 +274,8 @@ def _resolutions(
             np.all(np.abs(at[here]) <= bar[here]) and np.all(np.abs(target[here]) <= bar[here])
         )
         small = _rms(seen[here]) * scale if here.any() else 0.0
-        hidden.append(noise_only and small <= WORST_HIDDEN * effect)
+        known_scale = given.atol > 0.0 and bool(np.all(bar[here] <= given.atol))
+        hidden.append(known_scale or (noise_only and small <= WORST_HIDDEN * effect))
     return tuple(resolutions), tuple(hidden)
 
 

@@ -96,7 +96,9 @@ def read_gradient(
     precision = lower_precision(precision, _held_in(vector))
     if theta.size > LARGEST_SCATTERED:  # copies of θ count where there are millions
         return GivenGradient(vector, precision, float(np.max(apart)), notes)
-    scatter = np.maximum(apart, _scatter(lambda place: at(place)[0], tree, theta, vector))
+    scatter = np.maximum(
+        apart, _scatter(lambda place: at(place)[0], tree, theta, vector, precision)
+    )
     largest = LARGEST_SCATTER.get(precision, 1e-3) * float(np.abs(vector).max())
     return GivenGradient(vector, precision, np.minimum(scatter, largest), notes)
 
@@ -107,7 +109,11 @@ def _is_container(gradient: Any) -> bool:
 
 
 def _scatter(
-    at: Callable[[Floats], Floats], tree: ParameterTree, theta: Floats, vector: Floats
+    at: Callable[[Floats], Floats],
+    tree: ParameterTree,
+    theta: Floats,
+    vector: Floats,
+    precision: str,
 ) -> Floats:
     """Return how far each component moves where θ moves by its last bits."""
     random = np.random.default_rng(0)
@@ -115,7 +121,8 @@ def _scatter(
     for _ in range(SCATTER_CALLS):
         ulp = np.empty(theta.size)
         for block, conversion in zip(tree.blocks, tree.conversions, strict=True):
-            ulp[block.slice] = 2.0**-52 if conversion.held is None else 2.0**-23
+            exact = conversion.held is None and precision == "float64"
+            ulp[block.slice] = 2.0**-52 if exact else 2.0**-23
         moved = theta * (1.0 + ULPS * ulp * (2.0 * random.random(theta.size) - 1.0))
         try:
             squares += (at(tree.held(0, moved)) - vector) ** 2
