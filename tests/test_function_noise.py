@@ -26,8 +26,8 @@ def quadratic(x: Any) -> float:
 
 
 def single(x: Any) -> float:
-    narrow = np.float32(x)
-    return float(np.float32(0.5) * (narrow @ np.float32(A) @ narrow))
+    narrow = np.asarray(x, np.float32)
+    return float(np.float32(0.5) * (narrow @ A.astype(np.float32) @ narrow))
 
 
 NOISY: dict[str, tuple[Callable[[Any], float], float, float]] = {
@@ -89,7 +89,7 @@ def test_theta_is_any_nesting_and_leaves_reach_f_as_what_they_were() -> None:
     def f(model: Model) -> float:
         first, second = model.layers
         seen.append((type(model), first.kernel.dtype, type(first.bias), type(second.bias)))
-        return float((first.kernel**3).sum()) + first.bias**2 + float((second.bias**2).sum())
+        return float((first.kernel**3).sum() + first.bias**2 + (second.bias**2).sum())
 
     def gradient(model: Model) -> Model:
         first, second = model.layers

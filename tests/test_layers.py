@@ -23,7 +23,6 @@ EXCEPTIONS = {
         "check.py": ["vcurve.py"],
         "comparison.py": ["approximation.py", "kernels/"],
         "cost.py": ["network.py"],
-        "frameworks.py": ["check.py"],
         "gradient.py": ["cost.py", "network.py", "verdict.py"],
         "network.py": ["batch.py", "naming.py"],
         "parallel.py": ["settings.py"],
