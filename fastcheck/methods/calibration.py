@@ -95,6 +95,8 @@ def measure_noise(box: BlackBox, scales: Floats, value: float, seed: int) -> flo
 
     def values(shifts: Floats) -> Floats:
         moved = (box.tree.held(0, box.theta + t * direction) for t in shifts)
+        if box.vectorized:
+            return box.moved(0, list(moved))
         return np.array([box.moved(0, [place])[0] for place in moved])
 
     return noise_of(values, value, 0.5 + random.random())
