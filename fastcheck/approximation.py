@@ -15,24 +15,59 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Kinks:
-    """Components whose own interval ±ε crosses a kink.
+    """Components whose own interval ±ε meets a kink, and what is right there.
 
     Attributes
     ----------
     positions : ndarray, shape (n,), int64, increasing
         Positions in the values of the approximation (not indices of θ).
     low, high : ndarray, shape (n,), float64
-        The least and the greatest one-sided slope: a gradient between them is right.
+        The least and the greatest right value: of the secants to both sides and of the derivatives
+        at θ, with units that lie on a kink taken by each convention of backward passes.
+    slack : ndarray, shape (n,), float64
+        What rounding may have done to low and high.
+    jumps : ndarray, shape (n,), float64
+        How far apart these are without the secants to one side, which differ by O(ε) also where
+        only the curvature jumps; None for high − low.
     """
 
     positions: Integers
     low: Floats
     high: Floats
+    slack: Floats | None = None
+    jumps: Floats | None = None
 
     @classmethod
     def none(cls) -> Kinks:
         """No kinks."""
         return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+
+    def at(self, which: slice | Integers | NDArray[np.bool_]) -> Kinks:
+        """Return some of the kinks."""
+        slack, jumps = (None if each is None else each[which] for each in (self.slack, self.jumps))
+        return Kinks(self.positions[which], self.low[which], self.high[which], slack, jumps)
+
+    def wide(self, tol: float) -> NDArray[np.bool_]:
+        """Return where the slopes differ by more than a relative tolerance and rounding explain."""
+        slack = 0.0 if self.slack is None else self.slack
+        allowed = tol * np.abs(self.low) + tol * np.abs(self.high) + 2.0 * slack
+        jumps = self.high - self.low if self.jumps is None else self.jumps
+        return np.asarray(jumps > allowed)
+
+    def nearest(self, gradient: Floats, values: Floats, target: Floats) -> Floats:
+        """Return the right values nearest to a gradient.
+
+        Parameters
+        ----------
+        gradient, values, target : ndarray, shape (n,), float64
+            At these positions: what is given, the central differences, and these without their
+            truncation, which takes the ends of the interval along.
+        """
+        slack = 0.0 if self.slack is None else self.slack
+        shift = target - values
+        low = np.minimum(self.low, values) + np.minimum(shift, 0.0) - slack
+        high = np.maximum(self.high, values) + np.maximum(shift, 0.0) + slack
+        return np.clip(gradient, low, high)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -49,6 +49,11 @@ PIECE = 131072
 SMALL = 16_384
 # Sums of squares between these have neither lost small terms nor overflowed.
 SAFE_SUMS = (1e-250, 1e250)
+
+
+# An interval that is narrower than this share of its ends is shown as one value: where only the
+# curvature jumps, the one-sided differences differ by O(ε).
+SHOWN_WIDTH = 1e-5
 
 
 def quiet() -> np.errstate:
@@ -213,10 +218,12 @@ class Evidence:
     def nearest(self, which: slice | Integers) -> Floats:
         """Return for some kinks the point of their interval nearest to the gradient."""
         at = self.kinks.positions[which]
-        approximation = self.values[at]
-        low = np.minimum(self.kinks.low[which], approximation)
-        high = np.maximum(self.kinks.high[which], approximation)
-        return np.clip(self.gradient[at], low, high)
+        return self.kinks.at(which).nearest(self.gradient[at], self.values[at], self.target[at])
+
+    def wide_kinks(self, which: slice, tol: float) -> Integers:
+        """Return the positions of those kinks whose slopes differ by more than tol and in print."""
+        kinks = self.kinks.at(which)
+        return kinks.positions[kinks.wide(max(tol, SHOWN_WIDTH))]
 
     def accepted(self, piece: slice) -> Floats:
         """Return what each component is held to: g*, at kinks the nearest of their interval."""
@@ -376,7 +383,8 @@ def _piece(
     kinks = evidence.kinks_within(piece.start, piece.stop)
     if kinks.start < kinks.stop or evidence.target is not evidence.values:
         literal = norm(gradient - evidence.values[piece])
-        _accepted_kinks(evidence, kinks, piece.start + trouble, result)
+        shown = evidence.wide_kinks(kinks, rules.tol)
+        _accepted_kinks(evidence, shown, piece.start + trouble, result)
     return error, literal, *sizes, rounding
 
 
@@ -423,9 +431,10 @@ def _largest(error: float, position: int, result: Tally) -> None:
         result.findings[-1] = found
 
 
-def _accepted_kinks(evidence: Evidence, kinks: slice, trouble: Integers, result: Tally) -> None:
+def _accepted_kinks(
+    evidence: Evidence, positions: Integers, trouble: Integers, result: Tally
+) -> None:
     """Count the kinks whose gradient is right; remember those farthest from the approximation."""
-    positions = evidence.kinks.positions[kinks]
     positions = positions[~np.isin(positions, trouble)]
     result.kinks += positions.size
     result.keep(KINK, np.abs(evidence.gradient[positions] - evidence.values[positions]), positions)
@@ -509,8 +518,7 @@ def line_up(
 
 def _subset(evidence: Evidence, keep: Integers) -> Evidence:
     """Return the evidence at increasing positions."""
-    kinks = evidence.kinks
-    kept = np.isin(kinks.positions, keep)
+    kinks = evidence.kinks.at(np.isin(evidence.kinks.positions, keep))
     blur = evidence.blur_at(keep)
     values = evidence.values[keep]
     apart = evidence.target is not evidence.values
@@ -522,8 +530,6 @@ def _subset(evidence: Evidence, keep: Integers) -> Evidence:
         noise=blur.noise,
         uncertainty=blur.uncertainty,
         allowance=blur.allowance,
-        kinks=Kinks(
-            np.searchsorted(keep, kinks.positions[kept]), kinks.low[kept], kinks.high[kept]
-        ),
+        kinks=replace(kinks, positions=np.searchsorted(keep, kinks.positions)),
         loop_factor=evidence.loop_factor,
     )

@@ -96,6 +96,11 @@ class BoundLoss:
     function: Callable[[float, float], float] | None = None
 
     @property
+    def corners(self) -> tuple[float, ...]:
+        """At which residuals it is not analytic; nothing is known of the user's own."""
+        return self.entry.corners(self.parameter) if self.entry is not None else ()
+
+    @property
     def name(self) -> str:
         """`softmax_cross_entropy`, or the name of the user's function."""
         if self.entry is not None:

@@ -420,6 +420,7 @@ class Network:
             loss_parameter=float(self.loss.parameter),
             data_scale=self.data_scale(m),
             penalty_scale=self.penalty_scale(m),
+            corners=np.array(self.loss.corners, dtype=np.float64),
         )
 
     def _flat_masks(self, m: int) -> tuple[Floats, NDArray[np.int64]]:

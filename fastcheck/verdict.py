@@ -454,7 +454,7 @@ def _named(
         gradient, value = float(evidence.gradient[at]), float(evidence.values[at])
         severity, low, high = finding.severity, None, None
         kink = evidence.kinks_within(at, at + 1)
-        if kink.start < kink.stop:
+        if evidence.wide_kinks(kink, rules.tol).size:
             low, high = (float(b[kink][0]) for b in (evidence.kinks.low, evidence.kinks.high))
             severity = KINK if severity == AGREE else severity
         target = float(evidence.target[at])

@@ -24,6 +24,7 @@ __all__ = [
     "activate",
     "change",
     "choose",
+    "clip_difference",
     "expit",
 ]
 
@@ -150,7 +151,7 @@ def _clip_difference_up(z: float, d: float, low: float, high: float) -> float:
 
 
 @scalar_kernel
-def _clip_difference(z: float, d: float, low: float, high: float) -> float:
+def clip_difference(z: float, d: float, low: float, high: float) -> float:
     """clip(z + d) − clip(z), exact where no kink is crossed."""
     if d < 0.0:
         return -_clip_difference_up(-z, -d, -high, -low)
@@ -196,7 +197,7 @@ def _relu(z: float, p: float) -> float:
 
 @scalar_kernel
 def _relu_difference(z: float, d: float, p: float) -> float:
-    return _clip_difference(z, d, 0.0, math.inf)
+    return clip_difference(z, d, 0.0, math.inf)
 
 
 @scalar_kernel
@@ -276,7 +277,7 @@ def _hardtanh(z: float, p: float) -> float:
 
 @scalar_kernel
 def _hardtanh_difference(z: float, d: float, p: float) -> float:
-    return _clip_difference(z, d, -1.0, 1.0)
+    return clip_difference(z, d, -1.0, 1.0)
 
 
 @scalar_kernel
@@ -286,7 +287,7 @@ def _relu6(z: float, p: float) -> float:
 
 @scalar_kernel
 def _relu6_difference(z: float, d: float, p: float) -> float:
-    return _clip_difference(z, d, 0.0, 6.0)
+    return clip_difference(z, d, 0.0, 6.0)
 
 
 @scalar_kernel

@@ -44,6 +44,8 @@ class NetworkArrays(NamedTuple):
         Code of the loss table.
     loss_parameter, data_scale, penalty_scale : float
         J = data_scale · Σ_s ℓ_s + penalty_scale · Σ_l ‖W_l‖².
+    corners : ndarray, float64
+        At which residuals (output minus target) the loss is not analytic.
     """
 
     sizes: Integers
@@ -57,6 +59,7 @@ class NetworkArrays(NamedTuple):
     loss_parameter: float
     data_scale: float
     penalty_scale: float
+    corners: Floats
 
 
 @pointer_kernel("float64(int64, float64)")

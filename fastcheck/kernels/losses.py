@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fastcheck.kernels.activations import (
     CUSTOM,
     choose,
+    clip_difference,
     expit,
     softplus_difference,
     softplus_value,
@@ -28,6 +29,10 @@ __all__ = ["LOSSES", "Loss", "loss_growth", "loss_odd", "loss_value"]
 Floats = NDArray[np.float64]
 
 SMALL = 2.0**-7  # below it, the series of expm1 and log1p serve
+
+
+def _no_corners(p: float) -> tuple[float, ...]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,8 @@ class Loss:
         What targets may be: `"probabilities"`, `"unit interval"` or `"real"`.
     parameter : float or None
         Default of the parameter (Huber's δ), None where there is none.
-    kinks : bool
-        Whether ℓ has points where it is not analytic.
+    corners : callable
+        `p -> residuals`: at which values of z − t, of any output, ℓ is not analytic.
     """
 
     name: str
@@ -69,7 +74,7 @@ class Loss:
     third: float = 0.0
     targets: str = "real"
     parameter: float | None = None
-    kinks: bool = False
+    corners: Callable[[float], tuple[float, ...]] = _no_corners
 
 
 @part_kernel
@@ -334,6 +339,10 @@ def _huber_grown(r: float, d: float, p: float) -> float:
     if max(r, w) <= -p:
         return -p * d
     inner, outer = min(max(r, -p), p), min(max(w, -p), p)
+    if min(r, w) > -p or max(r, w) < p:  # over one corner: the way inside it, and the rest
+        inside = clip_difference(r, d, -p, p)
+        beyond = p if max(r, w) > p else -p
+        return inside * (inner + 0.5 * inside) + beyond * (d - inside)
     flat = max(abs(w) - p, 0.0) - max(abs(r) - p, 0.0)
     return 0.5 * (outer - inner) * (outer + inner) + p * flat
 
@@ -390,7 +399,7 @@ _ENTRIES = (
     ),
     Loss(
         "huber", 4, _huber_value, _huber_difference, _huber_odd,
-        lambda Z, T, p: np.clip(Z - T, -p, p), parameter=1.0, kinks=True,
+        lambda Z, T, p: np.clip(Z - T, -p, p), parameter=1.0, corners=lambda p: (-p, p),
     ),
 )  # fmt: skip
 

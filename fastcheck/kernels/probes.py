@@ -227,13 +227,13 @@ def _end_crossings(
 ) -> None:
     """Note which probes cross a kink of the output activation or of the loss, to either side."""
     z, outputs, t = rows
-    if here.size == 0 and net.loss != 4:
+    if here.size == 0 and net.corners.size == 0:
         return
     for sign in (1.0, -1.0):
         moved = sign * D
         outputs_change(net, z, sample, moved, here, crossed, custom)
-        if net.loss == 4:
-            loss_crossings(outputs, t, net.loss_parameter, moved, crossed)
+        if net.corners.size > 0:
+            loss_crossings(outputs, t, net.corners, moved, crossed)
 
 
 @part_kernel

@@ -67,14 +67,11 @@ def mark_crossings(z: float, d: Floats, kinks: Floats, crossed: NDArray[np.int8]
 
 @part_kernel
 def loss_crossings(
-    z: Floats, t: Floats, width: float, d: Floats, crossed: NDArray[np.int8]
+    z: Floats, t: Floats, corners: Floats, d: Floats, crossed: NDArray[np.int8]
 ) -> None:
-    """Note which columns move an output over one of Huber's corners, z − t = ±width."""
-    corner = np.empty(1)
+    """Note which columns move an output over a corner of the loss, a residual z − t."""
     for k in range(z.size):
-        for sign in (-1.0, 1.0):
-            corner[0] = t[k] + sign * width
-            mark_crossings(z[k], d[k], corner, crossed)
+        mark_crossings(z[k], d[k], t[k] + corners, crossed)
 
 
 @part_kernel
@@ -119,8 +116,8 @@ def _at_loss(
         net, z, sample, D, kinks[0][kinks[1][last] : kinks[1][last + 1]], crossed, custom
     )
     outputs = row_of(net, A, m, sample, last)
-    if net.loss == 4:
-        loss_crossings(outputs, T[sample], net.loss_parameter, D, crossed)
+    if net.corners.size > 0:
+        loss_crossings(outputs, T[sample], net.corners, D, crossed)
     if odd.size > 0:
         loss_odd(
             net.loss, net.loss_parameter, outputs, T[sample], D[:, : odd.size].copy(),

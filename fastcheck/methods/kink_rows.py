@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastcheck.kernels.propagation import GENUINE, UNCROSSED
 from fastcheck.methods.probes import Probes
 
-__all__ = ["KinkRows", "evaluate_kinks", "merge_kinks"]
+__all__ = ["SECANTS", "KinkRows", "evaluate_kinks", "merge_kinks"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -19,6 +19,7 @@ Integers = NDArray[np.int64]
 # Where in (0, 1] of the step the slopes to one side are taken, and up to which step that is exact.
 SIDE_NODES = np.array([1.0, 0.5, 0.25])
 LARGEST_SHARED_STEP = 1e-5
+SECANTS = 2  # to the right and to the left: the first of the other right answers
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,24 @@ class KinkRows:
     change : ndarray, shape (n,), float64
         To be added to the value that the shared slope gives.
     others : ndarray, shape (K, n), float64
-        What other right answers differ from the changed value by: the slopes to both sides, and
-        those with all units on a kink taken in one way.
+        What other right answers differ from the changed value by: the secants to both sides, and
+        the derivative at θ by each convention for units on a kink.
+    size : ndarray, shape (n,), float64
+        Sum of the absolute values of the largest terms in these: what the rounding of their sums
+        is in proportion to.
     """
 
     indices: Integers
     change: Floats
     others: Floats
+    size: Floats
 
 
 def merge_kinks(parts: Sequence[KinkRows]) -> KinkRows:
     """Sum what several samples change, component by component, in their order."""
     parts = [part for part in parts if part.indices.size]
     if not parts:
-        return KinkRows(np.zeros(0, np.int64), np.zeros(0), np.zeros((1, 0)))
+        return KinkRows(np.zeros(0, np.int64), np.zeros(0), np.zeros((1, 0)), np.zeros(0))
     if len(parts) == 1:
         return parts[0]
     indices, places = np.unique(np.concatenate([p.indices for p in parts]), return_inverse=True)
@@ -55,7 +60,9 @@ def merge_kinks(parts: Sequence[KinkRows]) -> KinkRows:
 
     others = np.concatenate([p.others for p in parts], axis=1)
     change = np.concatenate([p.change for p in parts])
-    return KinkRows(indices, total(change), np.stack([total(other) for other in others]))
+    size = np.concatenate([p.size for p in parts])
+    sums = np.stack([total(other) for other in others])
+    return KinkRows(indices, total(change), sums, total(size))
 
 
 def evaluate_kinks(
@@ -78,7 +85,7 @@ def evaluate_kinks(
     reach : ndarray, shape (Σ n_l,), float64
         The share of the step within which no kink is met.
     slopes : tuple of ndarray
-        (Q, Σ n_l) shared slopes, and (K, Σ n_l) with units on a kink taken in one way or another.
+        (Q, Σ n_l) shared slopes, and (K, Σ n_l) derivatives at θ, by the conventions on kinks.
     """
     offsets = probes.unit_offsets
     found = []
@@ -99,7 +106,7 @@ class _Layer:
     layer: int
     sample: int
     shared: Floats
-    turned: Floats
+    at_theta: Floats
 
     @property
     def step(self) -> float:
@@ -202,9 +209,10 @@ class _Layer:
         index, order = places
         shared = self._shared_values(units, inputs)
         value = 0.5 * (sides[0] + sides[1])
-        others = np.stack([*sides, *(self.turned[:, units] * inputs)]) - value
+        rights = np.stack([*sides, *(self.at_theta[:, units] * inputs)])
+        others, size = rights - value, np.maximum(np.abs(rights).max(axis=0), np.abs(shared))
         others[:, ~crossed] = 0.0
-        return KinkRows(index[order], (value - shared)[order], others[:, order])
+        return KinkRows(index[order], (value - shared)[order], others[:, order], size[order])
 
     def _shared_values(self, units: Integers, inputs: Floats) -> Floats:
         """What the shared slopes give to each component, all powers of (δ/h)² included."""

@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.kernels.activations import ACTIVATIONS
 from fastcheck.kernels.forward import NetworkArrays, forward_trace
 from fastcheck.kernels.probes import linear_probes
 from fastcheck.kernels.propagation import loss_change
@@ -24,9 +23,8 @@ __all__ = [
     "linear_slopes",
     "measured",
     "trace_of",
-    "turned",
     "unconverged",
-    "ways_on_kinks",
+    "with_gains",
 ]
 
 Floats = NDArray[np.float64]
@@ -184,7 +182,6 @@ def trace_of(network: Network, batch: Batch, epsilon: float) -> Probes:
         np.array([kink for here in places for kink in here], dtype=np.float64),
         np.cumsum([0, *map(len, places)], dtype=np.int64),
     )
-    left, right = np.empty_like(Z), np.empty_like(Z)
     norms = [_row_norms(network, layer) for layer in range(1, network.depth + 1)]
     probes = Probes(
         network,
@@ -195,8 +192,8 @@ def trace_of(network: Network, batch: Batch, epsilon: float) -> Probes:
         A,
         steps=np.empty((batch.size, network.depth)),
         kinks=kinks,
-        left=left,
-        right=right,
+        left=np.zeros(0),
+        right=np.zeros(0),
         on_kink=0,
         row_norms=np.concatenate(norms),
         nodes=np.ones(1),
@@ -205,12 +202,19 @@ def trace_of(network: Network, batch: Batch, epsilon: float) -> Probes:
     for layer in range(1, network.depth + 1):
         largest = np.abs(probes.inputs_of(layer)).max(axis=1)
         probes.steps[:, layer - 1] = epsilon * np.maximum(1.0, largest)
+    return with_gains(probes)
+
+
+def with_gains(probes: Probes) -> Probes:
+    """Return the same probes with what each unit multiplies a change of their steps by."""
+    left, right = np.empty_like(probes.Z), np.empty_like(probes.Z)
+    network = probes.network
     on_kink = layer_slopes(
-        net, Z, batch.size, _gain_steps(probes), kinks,
-        np.array([_straight(a) for a in network.activations]), (left, right),
+        probes.net, probes.Z, probes.batch.size, _gain_steps(probes),
+        probes.kinks, np.array([_straight(a) for a in network.activations]), (left, right),
         network.pointers[0],
     )  # fmt: skip
-    return replace(probes, on_kink=int(on_kink))
+    return replace(probes, left=left, right=right, on_kink=int(on_kink))
 
 
 def _gain_steps(probes: Probes) -> Floats:
@@ -351,37 +355,6 @@ def bent_slopes(
         reach[row][alone] = 0.0
         slopes[row, 1:, alone] = slopes[row, 0, alone][:, np.newaxis]
     return slopes, curvature
-
-
-def ways_on_kinks(probes: Probes) -> list[Floats]:
-    """Return the gains with which backward passes take units that lie on a kink.
-
-    They take the slope to one side, the flatter one (PyTorch's hard tanh is flat on both of its
-    kinks), the steeper one, or the middle (NumPy's `maximum` under autograd).
-    """
-    if probes.on_kink == 0:
-        return []
-    left, right = probes.left, probes.right
-    flatter = np.where(np.abs(left) <= np.abs(right), left, right)
-    steeper = np.where(np.abs(left) <= np.abs(right), right, left)
-    ways: list[Floats] = []
-    for gains in (left, right, flatter, steeper, 0.5 * (left + right)):
-        if not any(np.array_equal(gains, way) for way in ways):
-            ways.append(gains)
-    return ways
-
-
-def turned(probes: Probes, gains: Floats) -> Probes:
-    """Return the same probes with units on a kink taken to one side, those of the outputs too.
-
-    The output activation becomes what its gains multiply by, as a mask does.
-    """
-    net, outputs = probes.net, probes.batch.size * probes.network.sizes[-1]
-    activations, places = net.activations.copy(), net.mask_offsets.copy()
-    activations[-1], places[-1] = ACTIVATIONS["identity"].code, net.masks.size
-    masks = np.concatenate([net.masks, gains[gains.size - outputs :]])
-    net = net._replace(activations=activations, masks=masks, mask_offsets=places)
-    return replace(probes, net=net, left=gains, nodes=np.ones(1))
 
 
 def unconverged(probes: Probes, slopes: Floats) -> NDArray[np.bool_]:

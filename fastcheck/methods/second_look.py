@@ -124,9 +124,7 @@ def _values(network: Network, batch: Batch, indices: Integers, settings: Setting
 
 def _kinks(network: Network, batch: Batch, indices: Integers, settings: Settings) -> Kinks:
     """Return the kinks that some components cross, by their places among these."""
-    entry = network.loss.entry
-    bent = any(a.kinks for a in network.activations) or (entry is not None and entry.kinks)
-    if not bent:
+    if not any(a.kinks for a in network.activations) and not network.loss.corners:
         return Kinks.none()
     prepared = unit.prepare(network, batch, indices, settings)
     return prepared.assemble(parallel.run(prepared, settings, "kinks")).kinks

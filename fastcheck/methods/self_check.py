@@ -31,6 +31,8 @@ NOISE_IN_ULPS = 64.0
 # what rounding does to the gradient itself.
 SPREADS, ROUNDINGS = 20.0, 30.0
 NEARBY = 1.0 + 1e-3 * np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
+# An interval at a kink that is narrower than this share of its ends is one value.
+NARROW = 1e-12
 # A component below this many times the noise proves nothing.
 TELLING = 10.0
 
@@ -122,7 +124,7 @@ def _chosen(network: Network, approximation: Approximation) -> Integers:
         part = _part(block, approximation)
         if block.kind != "W" or part.start == part.stop:
             continue
-        kinks = approximation.kinks.positions
+        kinks = approximation.kinks.positions[approximation.kinks.wide(NARROW)]
         inside = kinks[(kinks >= part.start) & (kinks < part.stop)] - part.start
         if inside.size < part.stop - part.start:
             chosen.append(part.start + _largest(approximation.values[part], inside))

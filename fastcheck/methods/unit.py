@@ -8,11 +8,13 @@ step of the row and is the same for smaller ones up to a measured O(h²).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.approximation import Approximation
+from fastcheck.methods.kink_conventions import probes_at_theta
 from fastcheck.methods.kink_rows import evaluate_kinks, merge_kinks
 from fastcheck.methods.probes import (
     Probes,
@@ -21,9 +23,7 @@ from fastcheck.methods.probes import (
     linear_slopes,
     measured,
     trace_of,
-    turned,
     unconverged,
-    ways_on_kinks,
     work_row,
 )
 from fastcheck.methods.self_check import self_checked
@@ -53,7 +53,11 @@ class UnitMethod:
         self.touched = _touched_units(probes, indices)
         self.flops = _sample_flops(probes, self.touched)
         self.chunks: Sequence[Chunk] = _chunks(probes, self.touched, self.flops, settings.memory)
-        self.sides = [turned(probes, gains) for gains in ways_on_kinks(probes)]
+
+    @cached_property
+    def at_theta(self) -> list[Probes]:
+        """Probes of the derivative at θ, by each convention; made where a kink is near."""
+        return probes_at_theta(self.probes)
 
     @property
     def weights(self) -> list[int]:
@@ -90,7 +94,7 @@ class UnitMethod:
         found = linear_slopes(probes, (chunk.first, chunk.last), touched, work)
         slopes, reach, _ = found
         slopes[:, :, ~touched] = 0.0  # output units are all probed
-        here, curvature = slopes[:, 0].copy(), probes.curvature
+        curvature = probes.curvature
         if probes.direct:
             slopes = self._whole_slopes(chunk, touched, reach)
         else:
@@ -99,7 +103,7 @@ class UnitMethod:
         rows = []
         for row in np.flatnonzero(flagged.any(axis=1)).tolist():
             sample = chunk.first + row
-            known = (slopes[row], self._sided_slopes(sample, flagged[row], here[row], work))
+            known = (slopes[row], self._slopes_at_theta(sample, flagged[row], work))
             rows.append(
                 evaluate_kinks(probes, sample, self.indices, flagged[row], reach[row], known)
             )
@@ -114,15 +118,10 @@ class UnitMethod:
             reach[row][met | unconverged(probes, found)] = 0.0
         return slopes
 
-    def _sided_slopes(
-        self, sample: int, flagged: NDArray[np.bool_], here: Floats, work: Floats
-    ) -> Floats:
-        """Return the slopes with every unit that lies on a kink taken in one way, for each way."""
-        if not self.sides:
-            return here[np.newaxis]
-        found = [
-            linear_slopes(side, (sample, sample + 1), flagged, work)[0][0, 0] for side in self.sides
-        ]
+    def _slopes_at_theta(self, sample: int, flagged: NDArray[np.bool_], work: Floats) -> Floats:
+        """Return the derivatives by the flagged units' logits, (conventions, Σ n_l)."""
+        one = (sample, sample + 1)
+        found = [linear_slopes(probes, one, flagged, work)[0][0, 0] for probes in self.at_theta]
         return np.stack(found)
 
     def assemble(self, results: Sequence[ChunkResult | None]) -> Approximation:

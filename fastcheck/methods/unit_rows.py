@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.approximation import Approximation, Kinks
-from fastcheck.methods.kink_rows import KinkRows, merge_kinks
+from fastcheck.methods.kink_rows import SECANTS, KinkRows, merge_kinks
 from fastcheck.methods.probes import CANCELLATION, Probes
 from fastcheck.theta import Block
 
@@ -17,6 +17,9 @@ __all__ = ["Chunk", "ChunkResult", "assemble"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+UNIT_ROUNDOFF = 2.0**-53
+ROUNDED_TERMS = 16.0  # operations behind each term of a sum, beside the sum over the samples
 
 
 NOTED_CURVATURE = 1e-9
@@ -217,8 +220,13 @@ def _apply_kinks(
         derivative[positions[crossing]] = values[positions[crossing]]
     low = values[positions] + scale * np.minimum(rows.others.min(axis=0), 0.0)
     high = values[positions] + scale * np.maximum(rows.others.max(axis=0), 0.0)
-    wide = crossing & (high - low > 1e-12 * (np.abs(low) + np.abs(high)))
-    return Kinks(positions[wide], low[wide], high[wide])
+    # Where a shared slope was taken out again, rounding is left, kink or not.
+    kept = np.flatnonzero(crossing | (derivative is None))
+    terms = ROUNDED_TERMS + np.sqrt(probes.batch.size)
+    slack = terms * UNIT_ROUNDOFF * (scale * rows.size + np.maximum(np.abs(low), np.abs(high)))
+    ways = rows.others[SECANTS:]
+    jumps = scale * (np.maximum(ways.max(axis=0), 0.0) - np.minimum(ways.min(axis=0), 0.0))
+    return Kinks(positions, low, high, slack, jumps).at(kept)
 
 
 def _notes(probes: Probes, curvature: float) -> list[str]:

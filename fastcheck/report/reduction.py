@@ -149,7 +149,8 @@ def _compare(lineup: Lineup, piece: slice, offset: int, rules: Rules) -> Compare
     accepted = evidence.accepted(piece)
     error, allowed, limit, severity = rules.apply(gradient, accepted, evidence.blur_at(piece))
     scaled = 0.5 * np.abs(gradient) + 0.5 * np.abs(accepted)
-    at = evidence.kinks.positions[evidence.kinks_within(piece.start, piece.stop)] - piece.start
+    kinks = evidence.kinks_within(piece.start, piece.stop)
+    at = evidence.wide_kinks(kinks, rules.tol) - piece.start
     severity[at[severity[at] == AGREE]] = KINK
     relative = np.divide(0.5 * error, scaled, out=np.zeros_like(error), where=error > 0)
     relative = np.where(relative <= 1.0, relative, 1.0)  # the rest is infinity or NaN

@@ -1,5 +1,12 @@
 """What rounding in the gradient's precision does to each component of a correct backward pass."""
 
 from fastcheck.rounding.model import Rounding, gradient_rounding, rounding
+from fastcheck.rounding.on_kinks import RoundingOnKinks, rounding_on_kinks
 
-__all__ = ["Rounding", "gradient_rounding", "rounding"]
+__all__ = [
+    "Rounding",
+    "RoundingOnKinks",
+    "gradient_rounding",
+    "rounding",
+    "rounding_on_kinks",
+]

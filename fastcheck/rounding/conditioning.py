@@ -22,11 +22,15 @@ from fastcheck.network import BoundActivation, BoundLoss
 from fastcheck.rounding.arithmetic import MEAN_SQUARE
 
 __all__ = [
+    "SIDES",
     "OutputGradient",
     "bend",
     "evaluation_errors",
+    "exact_sums",
+    "on_kinks",
     "output_gradient",
     "slope",
+    "slope_by_side",
     "slope_spread",
     "undecided",
     "underflow_growth",
@@ -36,6 +40,9 @@ Floats = NDArray[np.float64]
 Errors = tuple[Floats, Floats]
 
 STEP = 1e-4  # of the differences that stand for a derivative which no table has
+BESIDE = 1e-9  # how far from a kink its one-sided slopes are taken
+# How backward passes take units that lie on a kink, by their one-sided slopes.
+SIDES = ("left", "right", "flatter", "steeper")
 
 
 def _saturating(Z: Floats, A: Floats, p: float) -> Errors:
@@ -110,6 +117,21 @@ def slope(activation: BoundActivation, Z: Floats) -> Floats:
     return (above - below) / (2.0 * STEP)
 
 
+def slope_by_side(activation: BoundActivation, Z: Floats, side: str) -> Floats:
+    """Return φ'(Z), on a kink the slope of one side: one of `SIDES`."""
+    slopes = slope(activation, Z)
+    if activation.entry is None:
+        return slopes
+    for kink in activation.entry.kinks:
+        on = np.equal(Z, kink)
+        if on.any():
+            beside = np.array([kink - BESIDE, kink + BESIDE])
+            left, right = activation.entry.derivative(beside, activation.parameter)
+            ways = (left, right, *sorted((left, right), key=abs))
+            slopes[on] = dict(zip(SIDES, ways, strict=True))[side]
+    return slopes
+
+
 def evaluation_errors(
     activation: BoundActivation, Z: Floats, A: Floats, slopes: Floats
 ) -> Errors | None:
@@ -133,6 +155,39 @@ def underflow_growth(activation: BoundActivation, Z: Floats) -> float | Floats:
 LEAST_CHANCE = np.array([(4.0, 0.04), (6.0, 0.01), (10.0, 0.002)])
 
 
+def on_kinks(activation: BoundActivation, Z: Floats) -> NDArray[np.bool_]:
+    """Return which units lie on a kink."""
+    return np.isin(Z, activation.kinks)
+
+
+def exact_sums(A: Floats, W: Floats, b: Floats | None, u: float) -> NDArray[np.bool_]:
+    """Return which rows' sums Σ_j A[r, j] W[r, j] + b[r] are exact in any order.
+
+    They are where all terms are multiples of one power of two, and few of these are in the sum of
+    their absolute values.
+
+    Parameters
+    ----------
+    A, W : ndarray, shape (r, n), float64
+    b : ndarray, shape (r,), float64, or None
+    u : float
+        Unit roundoff.
+    """
+    quanta = np.where(A * W == 0.0, np.inf, _lowest_bits(A) * _lowest_bits(W)).min(axis=1)
+    size = np.abs(A * W).sum(axis=1)
+    if b is not None:
+        quanta = np.minimum(quanta, np.where(b == 0.0, np.inf, _lowest_bits(b)))
+        size = size + np.abs(b)
+    return np.asarray(size * u <= quanta)
+
+
+def _lowest_bits(values: Floats) -> Floats:
+    """Return the greatest power of two that each value is a multiple of; 0 for 0."""
+    fractions, exponents = np.frexp(values)
+    digits = np.ldexp(fractions, 53).astype(np.int64)
+    return np.asarray(np.ldexp((digits & -digits).astype(np.float64), exponents - 53))
+
+
 def undecided(activation: BoundActivation, Z: Floats, variance: Floats, u: float) -> Floats:
     """Return the variance of φ'(Z) that comes of units within 10σ_z of a kink, in units of u²."""
     total = np.zeros_like(Z)
@@ -150,7 +205,7 @@ def _slope_jumps(activation: BoundActivation) -> list[tuple[float, float]]:
 def _jumps(entry: Activation, parameter: float) -> list[tuple[float, float]]:
     jumps = []
     for kink in entry.kinks:
-        sides = np.array([kink - 1e-9, kink + 1e-9])
+        sides = np.array([kink - BESIDE, kink + BESIDE])
         low, high = entry.derivative(sides, parameter)
         if abs(high - low) > 1e-6:
             jumps.append((kink, float(abs(high - low))))

@@ -180,6 +180,7 @@ def rounding(
     precision: str,
     trace: Trace | None = None,
     dtheta: Floats | None = None,
+    side: str | None = None,
 ) -> Rounding:
     """Return what rounding in a precision does to a correct backward pass.
 
@@ -193,6 +194,9 @@ def rounding(
         Z and A of a forward pass at θ, layer after layer; made where it is not given.
     dtheta : ndarray, shape (N,), float64, optional
         Values of the gradient, whose last sum is rounded; made in float32 where it is not given.
+    side : str, optional
+        Which slope units that lie on a kink have, one of `conditioning.SIDES`; the table's where it
+        is not given.
 
     Notes
     -----
@@ -203,7 +207,7 @@ def rounding(
     arithmetic = Precision.of(precision)
     with _quietly():
         draws = Draws(batch.size, network.size, Copies.of(network, batch))
-        traces = forward(network, batch, arithmetic, draws, trace)
+        traces = forward(network, batch, arithmetic, draws, trace, side)
         layers = backward(network, batch, arithmetic, traces, draws)
     overflowing = tuple(
         layer

@@ -19,21 +19,35 @@ from fastcheck.network import Batch, Network
 from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision
 from fastcheck.rounding.backward_errors import Backward
 from fastcheck.rounding.conditioning import (
+    STEP,
     bend,
     evaluation_errors,
+    exact_sums,
+    on_kinks,
     output_gradient,
     slope,
+    slope_by_side,
     slope_spread,
     undecided,
     underflow_growth,
 )
 from fastcheck.rounding.draws import Draws
 
-__all__ = ["LayerFactors", "LayerTrace", "Trace", "backward", "factor_variance", "forward"]
+__all__ = [
+    "LayerFactors",
+    "LayerTrace",
+    "Trace",
+    "backward",
+    "factor_variance",
+    "forward",
+    "values_of",
+]
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Trace = tuple[Floats, Floats]
+
+TERMS = 1_000_000  # of sums that are looked at together
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,7 @@ def factor_variance(network: Network, m: int, precision: Precision) -> float:
     return MEAN_SQUARE + precision.underflows(scale)
 
 
-def _values(
+def values_of(
     network: Network, batch: Batch, flat: Trace | None
 ) -> tuple[list[Floats], list[Floats]]:
     """Return Z_1, …, Z_L and A_1, …, A_L of one forward pass."""
@@ -124,19 +138,26 @@ def _values(
 
 
 def forward(
-    network: Network, batch: Batch, precision: Precision, draws: Draws, trace: Trace | None = None
+    network: Network,
+    batch: Batch,
+    precision: Precision,
+    draws: Draws,
+    trace: Trace | None = None,
+    side: str | None = None,
 ) -> list[LayerTrace]:
-    """Go forward: return what each layer leaves behind; `trace` is as for `rounding`."""
+    """Go forward: return what each layer leaves behind; `trace`, `side` are as for `rounding`."""
     A, variance = batch.X, None
     errors = np.zeros((draws.rows.size, A.shape[1]))
     if not precision.holds(A):
         variance = MEAN_SQUARE * A * A
         draws.add(errors, variance)
     traces: list[LayerTrace] = []
-    for layer, (Z, after) in enumerate(zip(*_values(network, batch, trace), strict=True), start=1):
+    for layer, (Z, after) in enumerate(
+        zip(*values_of(network, batch, trace), strict=True), start=1
+    ):
         weights = _Linear(network, layer, precision, draws)
         Z_variance, Z_errors = weights.forward(A, variance, errors, Z)
-        units = _Units(network, layer, precision, draws)
+        units = _Units(network, layer, precision, draws, side)
         traces.append(units.trace(A, variance, Z, after, Z_variance, Z_errors))
         A, variance, errors = after, traces[-1].after_variance, traces[-1].after_errors
     return traces
@@ -201,6 +222,7 @@ class _Units:
     layer: int
     precision: Precision
     draws: Draws
+    side: str | None = None
 
     def trace(
         self,
@@ -215,12 +237,17 @@ class _Units:
         draws, u = self.draws, self.precision.u
         rows = draws.rows
         activation = self.network.activations[self.layer - 1]
-        slopes = slope(activation, Z)
-        slope_variance = own_slope = undecided(activation, Z, variance, u)
+        slopes = (
+            slope(activation, Z) if self.side is None else slope_by_side(activation, Z, self.side)
+        )
+        unsure = self._unsure(A, Z, variance)
+        slope_variance = own_slope = undecided(activation, Z, unsure, u)
         after_errors, slope_errors = slopes[rows] * errors, np.zeros_like(errors)
         if activation.entry is None or not activation.entry.piecewise_linear:
             deviation = np.sqrt(variance) * u
-            bends = bend(activation, Z, slopes, deviation)
+            # On a kink the curve bends as beside it: the jump is the conventions' matter.
+            beside = Z + np.where(on_kinks(activation, Z), STEP, 0.0)
+            bends = bend(activation, beside, slope(activation, beside), deviation)
             slope_errors = bends[rows] * errors
             spread = slope_spread(activation, Z, bends, deviation)
             slope_variance = own_slope + (spread / u) ** 2
@@ -244,6 +271,20 @@ class _Units:
             A, A_variance, Z, slopes, slope_variance, slope_errors,
             after, after_variance, after_errors,
         )  # fmt: skip
+
+    def _unsure(self, A: Floats, Z: Floats, variance: Floats) -> Floats:
+        """Return Z's variance, 0 for units that lie on a kink whatever the order of the sum."""
+        samples, units = np.nonzero(on_kinks(self.network.activations[self.layer - 1], Z))
+        if samples.size == 0:
+            return variance
+        W, b = self.network.W(self.layer), self.network.b(self.layer)
+        variance = variance.copy()
+        step = max(1, TERMS // W.shape[1])
+        for start in range(0, samples.size, step):
+            s, i = samples[start : start + step], units[start : start + step]
+            exact = exact_sums(A[s], W[i], None if b is None else b[i], self.precision.u)
+            variance[s[exact], i[exact]] = 0.0
+        return variance
 
     def _evaluation(self, Z: Floats, A: Floats, slopes: Floats) -> tuple[Floats, Floats] | None:
         """Return the variances that evaluating φ and φ' itself gives; None where both are exact."""

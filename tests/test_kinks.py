@@ -1,0 +1,142 @@
+"""Gradients at kinks: right by any convention, wrong beyond all of them, whatever the network.
+
+`tests/kinked_networks.py` draws the networks and both kinds of gradients without fastcheck.
+"""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastcheck import Network, gradcheck
+from fastcheck.methods.unit import prepare
+from fastcheck.report.data import Report
+from fastcheck.settings import Settings
+from tests import kinked_networks as kinked
+
+LAYOUTS = ("rows", "course", "keras")
+
+
+def network_of(net: kinked.Kinked, layout: str = "rows") -> Network:
+    activations = [(n, p) if n in kinked.PARAMETERS else n for n, p in net.activations]
+    transposed = layout == "keras"
+    return Network.from_arrays(
+        [w.T if transposed else w for w in net.weights],
+        [b.reshape(-1, 1) if layout == "course" else b for b in net.biases],
+        activations=activations,
+        loss=net.loss if net.loss[0] == "huber" else net.loss[0],
+        layout=layout,
+    )
+
+
+def checked(
+    net: kinked.Kinked, gradient: list[kinked.Array], layout: str = "rows", **options: Any
+) -> Report:
+    given = [g.T if layout == "keras" and g.ndim == 2 else g for g in gradient]
+    X, Y = net.inputs, net.targets
+    if layout == "course":
+        X, Y, given = X.T, Y.T, [g if g.ndim == 2 else g.reshape(-1, 1) for g in given]
+    return gradcheck(network_of(net, layout), X, Y, given, jobs=1, **options)
+
+
+def right_case(seed: int) -> tuple[kinked.Kinked, list[kinked.Array]]:
+    net = kinked.draw(seed)
+    ways = kinked.conventions(np.random.default_rng([21, seed]), net)
+    return net, kinked.backward(net, ways)
+
+
+# Where the central difference's O(ε²) term is more than rounding, or equal samples' errors add up,
+# other parts of the check have their say.
+@pytest.mark.parametrize("seed", range(150))
+def test_no_right_gradient_is_accused(seed: int) -> None:
+    net, gradient = right_case(seed)
+    report = checked(net, gradient, LAYOUTS[seed % 3])
+    assert report.status != "wrong", report
+
+
+@pytest.mark.parametrize("seed", range(300, 340))
+def test_no_right_gradient_is_accused_by_the_textbook(seed: int) -> None:
+    report = checked(*right_case(seed), method="textbook")
+    assert report.status != "wrong", report
+
+
+@pytest.mark.parametrize("seed", range(400, 440))
+def test_no_right_gradient_of_a_sample_is_accused(seed: int) -> None:
+    report = checked(*right_case(seed), sample=7)
+    assert report.status != "wrong", report
+
+
+@pytest.mark.parametrize("seed", range(500, 580))
+def test_what_no_convention_gives_is_wrong(seed: int) -> None:
+    net = kinked.draw(seed)
+    for gradient in kinked.wrong_gradients(seed, net):
+        report = checked(net, gradient)
+        assert report.status == "wrong", report
+
+
+@pytest.mark.parametrize("family", ["near", "tiny", "corners"])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_derivative_itself_lies_in_the_interval(family: str, seed: int) -> None:
+    net = kinked.draw(seed, "float64", family)
+    network = network_of(net)
+    work = prepare(network, network.batch(net.inputs, net.targets), None, Settings())
+    found = work.assemble([work.differences(chunk) for chunk in work.chunks])
+    kinks = found.kinks
+    slack = np.zeros(kinks.low.size) if kinks.slack is None else kinks.slack
+    for convention in ("left", "right"):
+        g = kinked.flat(kinked.backward(net, [convention] * len(net.weights)))
+        beyond = np.maximum(kinks.low - g[kinks.positions], g[kinks.positions] - kinks.high)
+        assert np.all(beyond <= slack + 1e-13 * np.abs(g[kinks.positions]) + 1e-17)
+
+
+# --- reproducers --------------------------------------------------------------------------------
+
+
+def test_an_output_unit_on_its_kink_with_a_gradient_of_zeros() -> None:
+    Y = np.array([0.1, 0.2, 0.3, 0.7, -0.9])[:, None]
+    network = Network.from_arrays([[[1.0]]], [[0.0]], activations=["relu"], loss="squared_error")
+    report = gradcheck(network, np.zeros((5, 1)), Y, [np.zeros((1, 1)), np.zeros(1)])
+    assert report.passed, report
+
+
+def test_an_output_unit_within_epsilon_of_its_kink() -> None:
+    X = np.array([[1.0, 1], [1, -1]])
+    W, Y = np.array([[0.0, 1e-8]]), np.array([[-1.0], [1.0]])
+    z = X @ W.T
+    d = (np.maximum(z, 0) - Y) * (z > 0) / 2
+    network = Network.from_arrays([W], [[0.0]], activations=["relu"], loss="squared_error")
+    for method in ("unit", "textbook"):
+        report = gradcheck(network, X, Y, [d.T @ X, d.sum(0)], method=method)
+        assert report.passed, report
+    assert not gradcheck(network, X, Y, [2.5 * d.T @ X, d.sum(0)]).passed
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("seed", range(8))
+def test_units_on_the_kink_carry_rounding_on(precision: str, seed: int) -> None:
+    """relu'(0) = 1 for 20-20-5 ReLU without biases, half the rows zero."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((30, 20)) * (rng.random((30, 1)) < 0.5)
+    net = kinked.Kinked(
+        [rng.standard_normal((20, 20)) / 4, rng.standard_normal((5, 20)) / 4],
+        [np.zeros(20), np.zeros(5)],
+        [("relu", 0.0), ("identity", 0.0)],
+        ("softmax_cross_entropy", 0.0),
+        X,
+        np.eye(5)[rng.integers(0, 5, 30)],
+        "",
+    ).in_precision(precision)
+    report = checked(net, kinked.backward(net, ["right", "right"]))
+    assert report.passed, report
+
+
+def test_no_kink_is_reported_whose_slopes_are_equal() -> None:
+    """ELU with α = 1 and softsign bend at 0 without a jump of the slope."""
+    for name in (("elu", 1.0), ("softsign", 0.0)):
+        net = kinked.draw(3, "float64", "zero rows")
+        net = replace(net, activations=[name] * len(net.weights))
+        report = checked(net, kinked.backward(net, ["left"] * len(net.weights)))
+        assert report.whole.kinks == 0
+        assert not re.search("kink", str(report)), report
