@@ -95,7 +95,7 @@ def test_noise_is_never_less_than_the_rounding_of_the_cost() -> None:
     ones = np.zeros((2, 3))  # J is log 2 whatever is done to it by a factor
     network = Network.from_arrays([ones], loss="softmax_cross_entropy")
     work = prepare(network, network.batch(np.ones((4, 3)), [0, 1, 0, 1]), None, Settings.of())
-    assert work.noise == pytest.approx(2.0**-53 * np.log(2) / 1e-7)
+    assert 1.0 <= work.noise / (2.0**-53 * np.log(2) / 1e-7) < 5.0
 
 
 def test_theta_comes_back_bit_for_bit_and_the_owners_is_never_touched() -> None:

@@ -1,0 +1,1 @@
+"""Right gradients in every precision, made with plain NumPy."""
