@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Unpack, cast
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +29,9 @@ from fastcheck.sample_coverage import coverage
 from fastcheck.settings import Settings, SettingsOptions
 from fastcheck.verdict import Judgement, judge
 from fastcheck.versions import versions
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["CheckOptions", "gradcheck", "numerical_gradient"]
 
@@ -221,7 +224,7 @@ def _check(task: _Task) -> Report:
             approximation = _second_look(network, batch, gradient.vector, approximation, settings)
     precision = settings.precision or gradient.precision
     with clock.part("comparison"), parallel.one_blas_thread():
-        sigma, judgement = _judged(
+        judgement, sigma = _judged(
             network, batch, gradient.vector, approximation, settings, precision
         )
     diagnosis: dict[str, Any] = {}
@@ -258,15 +261,25 @@ def _judged(
     approximation: Approximation,
     settings: Settings,
     precision: str,
-) -> tuple[Callable[[], Deviations], Judgement]:
-    """Judge a gradient; return also the rounding that it was judged by."""
-    sigma = partial(_rounding, network, batch, precision, approximation)
+) -> tuple[Judgement, Callable[[], Deviations]]:
+    """Hold the gradient against its approximation; return also what makes the σ that decided."""
+    make = partial(_rounding, network, batch, precision, approximation)
+    on_kinks = approximation.kinks.positions.size > 0
+    sigma = cache(make)
     judgement = judge(network.order, gradient, approximation, sigma, settings)
-    if judgement.status == "agree" or approximation.kinks.positions.size == 0:
-        return sigma, judgement
-    # Units on a kink may carry rounding on that the table's slopes leave out.
-    sigma = partial(sigma, on_kinks=True)
-    return sigma, judge(network.order, gradient, approximation, sigma, settings)
+    if judgement.status != "agree" and on_kinks:
+        # Units on a kink may carry rounding on that the table's slopes leave out.
+        sigma = cache(partial(make, on_kinks=True))
+        judgement = judge(network.order, gradient, approximation, sigma, settings)
+    if judgement.status != "wrong" or precision not in ("float16", "bfloat16"):
+        return judgement, sigma
+    from fastcheck.rounding.loops import BlockError, rounds_every_addition
+
+    errors = [BlockError(block.error_norm, block.checked) for block in judgement.blocks]
+    if not rounds_every_addition(errors, make(), make(loops=True)):
+        return judgement, sigma
+    loops = cache(partial(make, loops=True, on_kinks=on_kinks))
+    return judge(network.order, gradient, approximation, loops, settings), loops
 
 
 def _rounding(
@@ -276,13 +289,15 @@ def _rounding(
     approximation: Approximation,
     *,
     on_kinks: bool = False,
-) -> Deviations:
+    loops: bool = False,
+) -> Any:
     """Return what rounding does to a right gradient; needed only where one does not agree."""
-    from fastcheck.rounding import rounding, rounding_on_kinks
+    from fastcheck.rounding import Variant, rounding, rounding_on_kinks
 
     make = rounding_on_kinks if on_kinks else rounding
     dtheta = approximation.values if approximation.indices is None else None
-    return make(network, batch, precision, approximation.trace, dtheta)
+    variant = Variant(loops=loops)
+    return make(network, batch, precision, approximation.trace, dtheta, variant)
 
 
 def _diagnosis(

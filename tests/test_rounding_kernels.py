@@ -20,19 +20,41 @@ def close(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("step", [0.0, 0.25])
-def test_repetitions_are_counted_in_each_column(step: float) -> None:
-    values = RNG.choice([0.0, 0.5, 0.5 + 2.0**-40, 1.0, -1.0], (200, 7))
+@pytest.mark.parametrize("order", ["shuffled", "sorted", "tiled"])
+def test_repetitions_are_counted_in_each_column(step: float, order: str) -> None:
+    kinds = np.array([0.0, 0.5, 0.5 + 2.0**-40, 1.0, -1.0])
+    values = RNG.choice(kinds, (200, 7))
+    values = {"sorted": np.sort(values, axis=0), "tiled": np.tile(values[:5], (40, 1))}.get(
+        order, values
+    )
+    values[:, 6] = np.arange(200.0)
     counts = np.empty(7)
-    kernels.count_repetitions(values, step, 30, counts)
-    same = np.abs(np.diff(values, axis=0)) < 1e-9  # half of a step and half of 0.25 are far apart
-    close(counts, np.sum(same & (values[1:] != 0.0), axis=0))
+    kernels.count_repetitions(values, RNG.permutation(200), step, 30, counts)
+    equal = np.abs(values[:, np.newaxis] - values) < 1e-9
+    weights = values**2
+    close(counts, (weights * equal.sum(axis=0)).sum(axis=0) / weights.sum(axis=0))
+    assert counts[6] == 1.0
+
+
+def test_equal_units_have_equal_draws() -> None:
+    values = RNG.normal(size=(3, 40))
+    values[1, ::4], values[2] = 0.7, -0.2
+    rows, firsts = np.array([0, 1, 1, 2]), np.empty((4, 40), np.int64)
+    assert kernels.first_equals(values, rows, 6, firsts) == 9 + 9 + 39
+    expected = np.tile(np.arange(40), (4, 1))
+    expected[1:3, ::4], expected[3] = 0, 0
+    np.testing.assert_array_equal(firsts, expected)
+    pool, errors, spread = RNG.normal(size=17), np.zeros((4, 40)), RNG.random((3, 40))
+    kernels.add_draws(spread, rows, pool, 5, firsts, errors)
+    number = pool[(5 + 40 * np.arange(4)[:, np.newaxis] + firsts) % 17]
+    close(errors, number * np.sqrt(spread[rows]))
 
 
 def test_draws_are_numbers_of_the_pool_times_sigma() -> None:
     pool, rows = RNG.normal(size=17), np.array([0, 0, 4, 8])
     errors = RNG.normal(size=(4, N))
     expected = errors + pool[(5 + np.arange(4 * N)) % 17].reshape(4, N) * np.sqrt(VARIANCE[rows])
-    kernels.add_draws(VARIANCE, rows, pool, 5, errors)
+    kernels.add_draws(VARIANCE, rows, pool, 5, np.empty((0, 0), np.int64), errors)
     close(errors, expected)
 
 
@@ -137,11 +159,10 @@ def test_a_split_leaves_what_is_not_along_the_values() -> None:
 
 
 def test_variances_of_the_blocks() -> None:
-    each, sums, copies = np.empty((M, N)), np.empty((3, N)), np.arange(1.0, M + 1.0)
-    kernels.weight_and_bias_variances(VALUES, VARIANCE, COMMON, copies, 0.3, each, sums)
-    times = copies[:, np.newaxis]
-    total = times * (VARIANCE + COMMON * VALUES**2)
-    close(each, total + 0.3 * times * VALUES**2)
+    each, sums, shares = np.empty((M, N)), np.empty((3, N)), RNG.random(N)
+    kernels.weight_and_bias_variances(VALUES, VARIANCE, COMMON, shares, each, sums)
+    total = VARIANCE + COMMON * VALUES**2
+    close(each, total + shares * VALUES**2)
     close(sums, [total.sum(axis=0), (VALUES**2).sum(axis=0), VALUES.sum(axis=0)])
 
 
@@ -152,6 +173,8 @@ def test_sigma_of_weights_with_a_penalty(whole: bool) -> None:
     shares = np.array([0.2, 0.3, 0.4, 0.1], np.float32)
     decay = 0.7 * W
     given = 5.0 * (data + decay) if whole else (5.0 * data).astype(np.float32)
-    kernels.deviations(variance, given, 0.2, whole, W, 0.7, shares, 6.0, sigma)
-    exact = variance + 0.2 * data**2 + 0.3 * decay**2 + 0.4 * (data + decay) ** 2 + 0.1
+    often = np.array([1.0, 9.0, 4.0], np.float32), np.array([2.0, 1.0, 7.0, 3.0], np.float32)
+    kernels.deviations(variance, given, 0.2, whole, W, 0.7, shares, often, 6.0, sigma)
+    of_sum = 0.4 * np.minimum(often[0][:, np.newaxis], often[1])
+    exact = variance + 0.2 * data**2 + 0.3 * decay**2 + of_sum * (data + decay) ** 2 + 0.1
     np.testing.assert_allclose(sigma, 6.0 * np.sqrt(exact), rtol=1e-5)

@@ -16,6 +16,7 @@ from fastcheck.diagnosis.layer_errors import LayerGradients, Site
 from fastcheck.door import unit_roundoff
 from fastcheck.network import Batch, Network
 from fastcheck.rounding import Rounding, rounding
+from fastcheck.rounding.arithmetic import Precision
 from fastcheck.rounding.conditioning import output_gradient, slope
 from fastcheck.tolerances import ROUNDING_FACTOR
 
@@ -202,7 +203,8 @@ class Context:
 
         def error(here: Here) -> Floats:
             nothing = np.zeros_like(here.A)
-            return scale * output_gradient(loss, here.A, here.batch.T, nothing, 0.0).value
+            limits = Precision.of("float64").limits(here.batch.size)
+            return scale * output_gradient(loss, here.A, here.batch.T, nothing, limits).value
 
         return replace(RIGHT, slopes=slopes, output_error=error)
 

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.kernels import evaluation_errors as evaluation
 from fastcheck.kernels.compiling import part_kernel, scalar_kernel
+from fastcheck.kernels.evaluation_errors import Evaluation
 
 __all__ = [
     "ACTIVATIONS",
@@ -56,6 +58,8 @@ class Activation:
         Scalar kernel `(z, d, p) -> φ(z + d) − φ(z)`.
     derivative : callable
         NumPy `(z, p) -> φ'(z)`, for the reference backward pass.
+    evaluation : Evaluation
+        What rounding does to φ and φ' as backward passes evaluate them.
     kinks : tuple of float
         Where φ is not analytic.
     parameter : float or None
@@ -71,6 +75,7 @@ class Activation:
     value: Callable[..., Any]
     difference: Callable[..., Any]
     derivative: Callable[[Floats, float], Floats]
+    evaluation: Evaluation
     kinks: tuple[float, ...] = ()
     parameter: float | None = None
     piecewise_linear: bool = False
@@ -376,58 +381,80 @@ def _tanh_derivative(z: Floats, p: float) -> Floats:
     return np.asarray(4.0 * expit(2.0 * z) * expit(-2.0 * z))
 
 
+_EXACT = Evaluation(None)
+
 _ENTRIES = (
     Activation(
         "identity", 0, _identity, _identity_difference,
-        lambda z, p: np.ones_like(z), piecewise_linear=True,
+        lambda z, p: np.ones_like(z), _EXACT, piecewise_linear=True,
     ),
     Activation(
         "relu", 1, _relu, _relu_difference,
-        lambda z, p: (z > 0).astype(np.float64), kinks=(0.0,), piecewise_linear=True,
+        lambda z, p: (z > 0).astype(np.float64), _EXACT, kinks=(0.0,), piecewise_linear=True,
     ),
     Activation(
         "leaky_relu", 2, _leaky_relu, _leaky_relu_difference,
-        lambda z, p: np.where(z > 0, 1.0, p), kinks=(0.0,), parameter=0.01, piecewise_linear=True,
+        lambda z, p: np.where(z > 0, 1.0, p), Evaluation(evaluation.linear_errors),
+        kinks=(0.0,), parameter=0.01, piecewise_linear=True,
     ),
     Activation(
         "elu", 3, _elu, _elu_difference,
         lambda z, p: np.where(z > 0, 1.0, p * np.exp(np.minimum(z, 0.0))),
+        evaluation.exponential_errors(1.0),
         kinks=(0.0,), parameter=1.0, second=1.0, third=1.0,
     ),
     Activation(
         "selu", 4, _selu, _selu_difference,
         lambda z, p: SELU_SCALE * np.where(z > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(z, 0.0))),
+        evaluation.exponential_errors(SELU_SCALE, SELU_ALPHA),
         kinks=(0.0,), second=1.76, third=1.76,
     ),
     Activation(
         "softplus", 5, _softplus, _softplus_difference, lambda z, p: expit(z),
+        Evaluation(evaluation.softplus_errors),
         second=0.25, third=0.1,
     ),
     Activation(
         "sigmoid", 6, _sigmoid, _sigmoid_difference,
-        lambda z, p: np.asarray(expit(z) * expit(-z)), second=0.1, third=0.13,
+        lambda z, p: np.asarray(expit(z) * expit(-z)), Evaluation(evaluation.sigmoid_errors),
+        second=0.1, third=0.13,
     ),
-    Activation("tanh", 7, _tanh, _tanh_difference, _tanh_derivative, second=0.78, third=2.0),
+    Activation(
+        "tanh", 7, _tanh, _tanh_difference, _tanh_derivative,
+        Evaluation(evaluation.tanh_errors), second=0.78, third=2.0
+    ),
     Activation(
         "hardtanh", 8, _hardtanh, _hardtanh_difference,
-        lambda z, p: (np.abs(z) < 1).astype(np.float64), kinks=(-1.0, 1.0), piecewise_linear=True,
+        lambda z, p: (np.abs(z) < 1).astype(np.float64), _EXACT,
+        kinks=(-1.0, 1.0), piecewise_linear=True,
     ),
     Activation(
         "relu6", 9, _relu6, _relu6_difference,
-        lambda z, p: ((z > 0) & (z < 6)).astype(np.float64),
+        lambda z, p: ((z > 0) & (z < 6)).astype(np.float64), _EXACT,
         kinks=(0.0, 6.0), piecewise_linear=True,
     ),
-    Activation("silu", 10, _silu, _silu_difference, _silu_derivative, second=0.5, third=0.32),
-    Activation("gelu", 11, _gelu, _gelu_difference, _gelu_derivative, second=0.8, third=0.8),
+    Activation(
+        "silu", 10, _silu, _silu_difference, _silu_derivative,
+        Evaluation(evaluation.silu_errors, gated=True), second=0.5, third=0.32
+    ),
+    Activation(
+        "gelu", 11, _gelu, _gelu_difference, _gelu_derivative,
+        Evaluation(evaluation.gelu_errors, gated=True), second=0.8, third=0.8
+    ),
     Activation(
         "gelu_tanh", 12, _gelu_tanh, _gelu_tanh_difference, _gelu_tanh_derivative,
+        Evaluation(evaluation.gelu_tanh_errors, gated=True),
         second=0.8, third=0.8,
     ),
     Activation(
         "softsign", 13, _softsign, _softsign_difference,
-        lambda z, p: (1.0 + np.abs(z)) ** -2.0, kinks=(0.0,), second=2.0, third=6.0,
+        lambda z, p: (1.0 + np.abs(z)) ** -2.0, Evaluation(evaluation.softsign_errors),
+        kinks=(0.0,), second=2.0, third=6.0,
     ),
-    Activation("mish", 14, _mish, _mish_difference, _mish_derivative, second=0.7, third=0.8),
+    Activation(
+        "mish", 14, _mish, _mish_difference, _mish_derivative,
+        Evaluation(evaluation.mish_errors, gated=True), second=0.7, third=0.8
+    ),
 )  # fmt: skip
 
 ACTIVATIONS: dict[str, Activation] = {entry.name: entry for entry in _ENTRIES}

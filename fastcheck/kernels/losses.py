@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.kernels import evaluation_errors as evaluation
 from fastcheck.kernels.activations import (
     CUSTOM,
     choose,
@@ -23,6 +24,7 @@ from fastcheck.kernels.activations import (
     softplus_value,
 )
 from fastcheck.kernels.compiling import part_kernel, scalar_kernel
+from fastcheck.kernels.evaluation_errors import Limits
 
 __all__ = ["LOSSES", "Loss", "loss_growth", "loss_odd", "loss_value"]
 
@@ -54,6 +56,14 @@ class Loss:
         (K, columns) are overwritten.
     output_gradient : callable
         NumPy `(Z, T, p) -> ∂ℓ/∂z`, shape (m, K), for the reference backward pass.
+    curvature : callable
+        NumPy `(Z, T, p, reach) -> ∂²ℓ/∂z²`, shape (m, K): the largest within ± reach.
+    evaluation : callable
+        NumPy `(Z, T, p, ∂ℓ/∂z, limits) -> squared errors`, shape (m, K), in units of u²: what
+        rounding does to ∂ℓ/∂z as backward passes evaluate it.
+    probabilities : callable or None
+        NumPy `Z -> P`, shape (m, K), where the Hessian is Σt · (diag p − p pᵀ); None where it is
+        diagonal.
     second, third : float
         About the largest second and third derivative of ℓ by one output.
     targets : str
@@ -70,6 +80,9 @@ class Loss:
     difference: Callable[..., Any]
     odd: Callable[..., Any]
     output_gradient: Callable[[Floats, Floats, float], Floats]
+    curvature: Callable[[Floats, Floats, float, Floats], Floats]
+    evaluation: Callable[[Floats, Floats, float, Floats, Limits], Floats]
+    probabilities: Callable[[Floats], Floats] | None = None
     second: float = 1.0
     third: float = 0.0
     targets: str = "real"
@@ -378,28 +391,40 @@ def _softmax(Z: Floats) -> Floats:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
+def _softmax_curvature(Z: Floats, T: Floats, p: float, reach: Floats) -> Floats:
+    chances = _softmax(Z)
+    return np.asarray(T.sum(axis=1, keepdims=True) * chances * (1.0 - chances))
+
+
 _ENTRIES = (
     Loss(
         "softmax_cross_entropy", 0, _softmax_value, _softmax_difference, _softmax_odd,
         lambda Z, T, p: T.sum(1, keepdims=True) * _softmax(Z) - T,
+        _softmax_curvature, evaluation.softmax_errors, _softmax,
         targets="probabilities", second=0.25, third=0.1,
     ),
     Loss(
         "sigmoid_cross_entropy", 1, _sigmoid_value, _sigmoid_difference, _sigmoid_odd,
         lambda Z, T, p: np.asarray((1.0 - T) * expit(Z) - T * expit(-Z)),
+        lambda Z, T, p, reach: expit(Z) * expit(-Z), evaluation.chance_errors,
         targets="unit interval", second=0.25, third=0.1,
     ),
     Loss(
         "squared_error", 2, _squared_value, _squared_difference, _squared_odd,
         lambda Z, T, p: Z - T,
+        lambda Z, T, p, reach: np.ones_like(Z), evaluation.residual_errors,
     ),
     Loss(
         "mean_squared_error", 3, _mean_squared_value, _mean_squared_difference, _mean_squared_odd,
-        lambda Z, T, p: 2.0 * (Z - T) / Z.shape[1], second=2.0,
+        lambda Z, T, p: 2.0 * (Z - T) / Z.shape[1],
+        lambda Z, T, p, reach: np.full_like(Z, 2.0 / Z.shape[1]), evaluation.residual_errors,
+        second=2.0,
     ),
     Loss(
         "huber", 4, _huber_value, _huber_difference, _huber_odd,
-        lambda Z, T, p: np.clip(Z - T, -p, p), parameter=1.0, corners=lambda p: (-p, p),
+        lambda Z, T, p: np.clip(Z - T, -p, p),
+        lambda Z, T, p, reach: np.where(np.abs(Z - T) <= p + reach, 1.0, 0.0),
+        evaluation.residual_errors, parameter=1.0, corners=lambda p: (-p, p),
     ),
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.kernels.arrays import largest_of
-from fastcheck.kernels.compiling import array_kernel
+from fastcheck.kernels.compiling import array_kernel, part_kernel, scalar_kernel
 
 __all__ = [
     "add_draws",
@@ -23,6 +23,7 @@ __all__ = [
     "balance",
     "count_repetitions",
     "deviations",
+    "first_equals",
     "inexact_columns",
     "rounded_products",
     "rounded_sums",
@@ -38,35 +39,116 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
+SEEN = 1024  # places for the values last seen in a row
+
+
+@scalar_kernel
+def _key(bits: Any, value: float, step: float, shift: int) -> Any:
+    """A number that equal values share: the multiple of `step`, or all bits but the last ones."""
+    return np.int64(np.rint(value / step)) if step > 0.0 else bits >> shift
+
+
+@part_kernel
+def _mean_repetitions(keys: Integers, values: Floats) -> float:
+    """How many entries have the key of an entry, averaged with the squared values as weights."""
+    order = np.argsort(keys)
+    largest = max(float(values.max()), -float(values.min()))
+    total = weights = 0.0
+    start = 0
+    while start < keys.size:
+        stop, own = start, 0.0
+        while stop < keys.size and keys[order[stop]] == keys[order[start]]:
+            own += (values[order[stop]] / largest) ** 2
+            stop += 1
+        total += own * (stop - start)
+        weights += own
+        start = stop
+    return total / weights
+
 
 @array_kernel
-def count_repetitions(values: Floats, step: float, shift: int, counts: Floats) -> None:
-    """Count in each column how many samples have the value of the sample before, zeros left out.
+def count_repetitions(
+    values: Floats, order: Integers, step: float, shift: int, counts: Floats
+) -> None:
+    """Write for each column how often its values occur, on average; zeros left out.
 
     Values are equal if they are the same multiple of `step`; where that is 0, if their bits are the
-    same but for the last `shift`.
+    same but for the last `shift`. Rows that follow each other in `order` are compared first: only
+    columns where two are equal are sorted.
     """
     bits = values.view(np.int64)
     m, n = values.shape
     for i in range(n):
         counts[i] = 0.0
-    for s in range(1, m):
+    for k in range(1, m):
+        s, t = order[k - 1], order[k]
         if step > 0.0:
             for i in range(n):
-                equal = np.rint(values[s, i] / step) == np.rint(values[s - 1, i] / step)
+                equal = np.rint(values[s, i] / step) == np.rint(values[t, i] / step)
                 counts[i] += 1.0 if equal and values[s, i] != 0.0 else 0.0
         else:
             for i in range(n):
-                equal = bits[s, i] >> shift == bits[s - 1, i] >> shift
+                equal = bits[s, i] >> shift == bits[t, i] >> shift
                 counts[i] += 1.0 if equal and values[s, i] != 0.0 else 0.0
+    keys, column = np.empty(m, np.int64), np.empty(m)
+    for i in range(n):
+        if counts[i] == 0.0:
+            counts[i] = 1.0
+            continue
+        for s in range(m):
+            column[s] = values[s, i]
+            keys[s] = _key(bits[s, i], values[s, i], step, shift)
+        counts[i] = _mean_repetitions(keys, column)
 
 
 @array_kernel
-def add_draws(variance: Floats, rows: Integers, pool: Floats, start: int, errors: Floats) -> None:
-    """Add σ times numbers of a pool, from `start` on and around, for some rows of a variance."""
+def first_equals(values: Floats, rows: Integers, shift: int, firsts: Integers) -> int:
+    """Write where each entry's value first occurs in its row; return how many are repeated.
+
+    Zeros count as different. A small table of the values last seen tells which rows to sort.
+    """
+    bits = values.view(np.int64)
+    n = values.shape[1]
+    seen = np.empty(SEEN, np.int64)
+    repeated = 0
+    for r in range(rows.size):
+        own = bits[rows[r]]
+        seen[:] = 0
+        near = 0
+        for i in range(n):
+            key = own[i] >> shift
+            place = (key ^ (key >> 11) ^ (key >> 22)) & (SEEN - 1)
+            near += seen[place] == key and own[i] << 1 != 0
+            seen[place] = key
+        for i in range(n):
+            firsts[r, i] = i
+        if near == 0:
+            continue
+        order = np.argsort(own >> shift, kind="mergesort")
+        for k in range(1, n):
+            here, before = order[k], order[k - 1]
+            if own[here] >> shift == own[before] >> shift and own[here] << 1 != 0:
+                firsts[r, here] = firsts[r, before]
+                repeated += 1
+    return repeated
+
+
+@array_kernel
+def add_draws(
+    variance: Floats, rows: Integers, pool: Floats, start: int, firsts: Integers, errors: Floats
+) -> None:
+    """Add σ times numbers of a pool, from `start` on and around, for some rows of a variance.
+
+    Entries of the same `firsts` (r, n) have the same number; where that is empty, no two have.
+    """
     n = errors.shape[1]
     at = start % pool.size
     for r in range(rows.size):
+        if firsts.size > 0:
+            for k in range(n):
+                number = pool[(start + r * n + firsts[r, k]) % pool.size]
+                errors[r, k] += number * math.sqrt(variance[rows[r], k])
+            continue
         i = 0
         while i < n:
             count = min(n - i, pool.size - at)
@@ -301,16 +383,14 @@ def weight_and_bias_variances(
     delta: Floats,
     variance: Floats,
     common: Floats,
-    copies: Floats,
-    share: float,
+    shares: Floats,
     each: Floats,
     sums: Floats,
 ) -> None:
     """Write what the blocks' variances are made of.
 
-    `each` (m, n) is the variance of delta and share · delta², times how many copies there are of
-    the sample; `sums` (3, n) are the sums over samples of copies times that variance, of delta² and
-    of delta.
+    `each` (m, n) is the variance of delta and share · delta², of a share for each column; `sums`
+    (3, n) are the sums over samples of that variance, of delta² and of delta.
     """
     m, n = delta.shape
     for i in range(n):
@@ -318,8 +398,8 @@ def weight_and_bias_variances(
     for s in range(m):
         for i in range(n):
             square = delta[s, i] * delta[s, i]
-            total = copies[s] * (variance[s, i] + common[s, 0] * square)
-            each[s, i] = total + copies[s] * share * square
+            total = variance[s, i] + common[s, 0] * square
+            each[s, i] = total + shares[i] * square
             sums[0, i] += total
             sums[1, i] += square
             sums[2, i] += delta[s, i]
@@ -334,6 +414,7 @@ def deviations(
     W: Floats,
     penalty: float,
     shares: Singles,
+    repeated: tuple[Singles, Singles],
     unit: float,
     sigma: Floats,
 ) -> None:
@@ -347,16 +428,21 @@ def deviations(
     W, sigma : ndarray, shape (k, n), float64
     shares : ndarray, shape (4,), float32
         Of data², of (penalty · W)², of g², and what is added to all.
+    repeated : tuple of ndarray, shape (k,) and (n,), float32
+        How often terms of the sum over samples occur: the share of g² is that of each, times the
+        smaller of its two.
     unit : float
         What σ is given in.
     """
     of_data, of_penalty, of_sum, least = shares
     for i in range(variance.shape[0]):
+        rows = repeated[0][i]
         for j in range(variance.shape[1]):
             g, decay = np.float32(gradient[i, j] * scale), np.float32(penalty * W[i, j])
             if whole:
                 data = g - decay
             else:
                 data, g = g, g + decay
-            parts = of_data * data * data + of_penalty * decay * decay + of_sum * g * g
+            of_whole = of_sum * min(rows, repeated[1][j])
+            parts = of_data * data * data + of_penalty * decay * decay + of_whole * g * g
             sigma[i, j] = unit * np.sqrt(variance[i, j] + parts + least)

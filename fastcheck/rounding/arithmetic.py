@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.door import unit_roundoff
+from fastcheck.kernels.evaluation_errors import Limits
 from fastcheck.kernels.rounding import count_repetitions
 
 __all__ = ["MEAN_SQUARE", "Precision", "repetitions"]
@@ -27,6 +29,8 @@ UNDERFLOW = {
     "float16": 2.0**-25,
     "bfloat16": 2.0**-126,
 }
+# Libraries treat the last rows of a product apart: equal rows differ in so many bits.
+LAST_BITS = 6
 # The least variance, beside values near 1: far below what any verdict can see, above underflow.
 LEAST = 1e-290
 # The largest number.
@@ -54,6 +58,8 @@ class Precision:
         Largest absolute error of an operation whose result underflows, in units of u.
     largest : float
         The largest number.
+    loops : bool
+        Whether sums are plain loops that round every addition to this precision.
     """
 
     name: str
@@ -61,25 +67,49 @@ class Precision:
     summed: float
     underflow: float
     largest: float
+    loops: bool = False
 
     @classmethod
-    def of(cls, name: str) -> Precision:
+    def of(cls, name: str, *, loops: bool = False) -> Precision:
         """Return the precision of that name."""
         u = unit_roundoff(name)
-        inner = min(u, unit_roundoff("float32")) / u
-        return cls(name, u, MEAN_SQUARE * inner * inner, UNDERFLOW[name] / u, LARGEST[name])
+        inner = 1.0 if loops else min(u, unit_roundoff("float32")) / u
+        summed = MEAN_SQUARE * inner * inner
+        return cls(name, u, summed, UNDERFLOW[name] / u, LARGEST[name], loops)
 
-    def products(self, terms: int) -> float:
-        """Variance of a sum of so many products, for each unit of Σ(ab)²."""
-        return self.summed * (1.0 + _in_a_row(terms) / 6.0)
+    def products(self, terms: int, repeated: float = 1.0) -> float:
+        """Variance of a sum of so many products, for each unit of Σ(ab)².
 
-    def partial_sums(self, terms: int) -> float:
-        """Variance of a sum of so many products, for each unit of its square."""
-        return self.summed * _in_a_row(terms) / 3.0
+        `repeated` is how often a product occurs: the same addition is rounded to the same side.
+        """
+        return self.summed * (1.0 + self._in_a_row(terms) * repeated / 6.0)
+
+    def partial_sums(self, terms: int, repeated: float = 1.0) -> float:
+        """Variance of a sum of so many products, for each unit of its square; see `products`."""
+        return self.summed * self._in_a_row(terms) * repeated / 3.0
 
     def loop_factor(self, terms: int) -> float:
         """By how much a sum in one row is worse than `partial_sums` has it, at most."""
-        return float(np.sqrt(terms / _in_a_row(terms)))
+        return float(np.sqrt(terms / self._in_a_row(terms)))
+
+    def _in_a_row(self, terms: int) -> float:
+        """How many terms are summed in a row: between a library's order and a plain loop's.
+
+        Sums of blocks of 512 have a 512th of a loop's variance for each term, sums in one row the
+        whole: the geometric mean is within a factor of both that the margins cover.
+        """
+        if self.loops or terms <= SUMMED_IN_A_ROW:
+            return float(terms)
+        return float(np.sqrt(SUMMED_IN_A_ROW * terms))
+
+    def limits(self, samples: int) -> Limits:
+        """Return what the evaluation of activations and losses depends on."""
+        return Limits(self.u, self.largest, self.underflow, samples)
+
+    @property
+    def equal_bits(self) -> int:
+        """How many of a float64's last bits two equal values may differ in."""
+        return max(53 + int(np.log2(self.u)), LAST_BITS)
 
     def underflows(self, size: float) -> float:
         """Variance of an underflow where values are given in units of `size`."""
@@ -97,21 +127,18 @@ class Precision:
             return bool(np.all(values.astype(self.name) == values))
 
 
-def _in_a_row(terms: int) -> float:
-    """How many terms are summed in a row: between a library's order and a plain loop's.
-
-    Sums of blocks of 512 have a 512th of a loop's variance for each term, sums in one row the
-    whole: the geometric mean is within a factor of both that the margins cover.
-    """
-    return float(terms) if terms <= SUMMED_IN_A_ROW else float(np.sqrt(SUMMED_IN_A_ROW * terms))
+@lru_cache(maxsize=64)
+def _shuffled(m: int) -> NDArray[np.int64]:
+    """Return 0, …, m − 1 in random order, the same in every run."""
+    return np.random.Generator(np.random.PCG64(m)).permutation(m)
 
 
 def repetitions(values: Floats, precision: Precision, size: float = 1.0) -> Floats:
     """Return how many samples share a value, on average, as far as the precision can tell.
 
-    Equal values are rounded equally: over a sum of samples their errors do not average out. The
-    estimate counts neighbouring samples that are equal: all of them where all are, about 1/c of
-    them where there are c values in random order. Zeros don't count, they are exact.
+    Equal values are rounded equally: over a sum of samples their errors do not average out, they
+    add up. A variance times this is the variance that independent errors of the same sum have.
+    Samples are weighted with their squared values. Zeros don't count, they are exact.
 
     Parameters
     ----------
@@ -127,7 +154,7 @@ def repetitions(values: Floats, precision: Precision, size: float = 1.0) -> Floa
         return np.ones(n)
     tiny = 4.0 * precision.underflow * precision.u / max(size, 1e-300)
     step = tiny if tiny > 1e-6 else 0.0  # fixed point is all that is left
-    shift = 53 - round(-np.log2(precision.u))
-    equal = np.empty(n)
-    count_repetitions(np.ascontiguousarray(values), step, shift, equal)
-    return np.asarray(1.0 + equal * (m / (m - 1)))
+    counts = np.empty(n)
+    values = np.ascontiguousarray(values)
+    count_repetitions(values, _shuffled(m), step, precision.equal_bits, counts)
+    return counts

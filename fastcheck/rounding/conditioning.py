@@ -1,8 +1,7 @@
 """How exactly activations and losses are evaluated when every operation rounds.
 
-Errors are given in units of the unit roundoff u: the absolute error of a value is `u · error`. They
-follow the formulas that backward passes use (`1 − a²` for tanh, `½z(1 + erf(z/√2))` for GELU, …),
-which cancel where the tables of `kernels/` do not.
+Errors are given in units of the unit roundoff u: the absolute error of a value is `u · error`.
+Those of the table's own functions are in `kernels/evaluation_errors.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from fastcheck.kernels.activations import SELU_ALPHA, SELU_SCALE, Activation
+from fastcheck.kernels.activations import Activation
+from fastcheck.kernels.evaluation_errors import Limits
 from fastcheck.kernels.rounding import add_undecided
 from fastcheck.network import BoundActivation, BoundLoss
 from fastcheck.rounding.arithmetic import MEAN_SQUARE
@@ -43,62 +43,6 @@ STEP = 1e-4  # of the differences that stand for a derivative which no table has
 BESIDE = 1e-9  # how far from a kink its one-sided slopes are taken
 # How backward passes take units that lie on a kink, by their one-sided slopes.
 SIDES = ("left", "right", "flatter", "steeper")
-
-
-def _saturating(Z: Floats, A: Floats, p: float) -> Errors:
-    """`1 − a²` and `a(1 − a)`: the slope has the absolute error of a."""
-    return np.abs(A), np.abs(A)
-
-
-def _exponential(Z: Floats, A: Floats, p: float) -> Errors:
-    """`p(e^z − 1)`, whose slope is `a + p`: absolute errors near p below zero."""
-    return np.where(Z > 0, np.abs(A), p), np.where(Z > 0, 0.0, p)
-
-
-def _gaussian(Z: Floats, A: Floats, p: float) -> Errors:
-    """`½z(1 + erf)` and its slope, a cdf from `1 + erf` and a density."""
-    size = np.minimum(np.abs(Z), 12.0)  # beyond, 1 + erf is exact
-    return 0.5 * np.abs(Z), 0.5 + size * (1.0 + size * size) * 0.4 * np.exp(-0.5 * size * size)
-
-
-def _gated_tanh(Z: Floats, A: Floats, p: float) -> Errors:
-    """`½z(1 + tanh v)`, v a cubic of z; in its slope `1 − tanh²` meets z·v'."""
-    size = np.minimum(np.abs(Z), 8.0)
-    decay = np.exp(-np.maximum(1.6 * size + 0.0714 * size**3 - 37.0, 0.0))  # tanh is 1 from there
-    return 0.5 * np.abs(Z), 0.5 + size * (0.4 + 0.054 * size * size) * decay
-
-
-def _gated(Z: Floats, A: Floats, p: float) -> Errors:
-    """`z·σ(z)` and its like: in the slope z meets `1 − σ`."""
-    gate = special.expit(Z)
-    return np.abs(A), gate * (1.0 + np.minimum(np.abs(Z), 40.0))
-
-
-def _rational(Z: Floats, A: Floats, p: float) -> Errors:
-    return np.abs(A), 1.0 / (1.0 + np.abs(Z))
-
-
-def _softplus(Z: Floats, A: Floats, p: float) -> Errors:
-    return np.abs(A), special.expit(Z)
-
-
-def _scaled(Z: Floats, A: Floats, p: float) -> Errors:
-    """Piecewise linear: a product with a constant, and the constant's own rounding."""
-    return np.abs(A), np.zeros_like(A)
-
-
-# What an activation's value and slope may miss; an entry that is not here is taken as unknown.
-EVALUATION: dict[str, Callable[[Floats, Floats, float], Errors]] = {
-    "identity": _scaled, "relu": _scaled, "leaky_relu": _scaled,
-    "hardtanh": _scaled, "relu6": _scaled,
-    "elu": _exponential,
-    "selu": lambda Z, A, p: _exponential(Z, A, SELU_SCALE * SELU_ALPHA),
-    "softplus": _softplus, "sigmoid": _saturating, "tanh": _saturating,
-    "silu": _gated, "mish": _gated, "gelu": _gaussian, "gelu_tanh": _gated_tanh,
-    "softsign": _rational,
-}  # fmt: skip
-GATED = frozenset({"silu", "mish", "gelu", "gelu_tanh"})
-EXACT = frozenset({"identity", "relu", "hardtanh", "relu6"})
 
 
 def _map(function: Callable[..., Any], *arrays: Floats) -> Floats:
@@ -133,19 +77,18 @@ def slope_by_side(activation: BoundActivation, Z: Floats, side: str) -> Floats:
 
 
 def evaluation_errors(
-    activation: BoundActivation, Z: Floats, A: Floats, slopes: Floats
+    activation: BoundActivation, Z: Floats, A: Floats, slopes: Floats, limits: Limits
 ) -> Errors | None:
     """Return the errors of φ(Z) = A and of its slope in units of u; None where both are exact."""
-    if activation.entry is None or activation.name not in EVALUATION:
+    if activation.entry is None:
         return np.abs(A) + np.abs(Z * slopes), np.abs(slopes) + np.max(np.abs(slopes), initial=0.0)
-    if activation.name in EXACT:
-        return None
-    return EVALUATION[activation.name](Z, A, activation.parameter)
+    errors = activation.entry.evaluation.errors
+    return None if errors is None else errors(Z, A, activation.parameter, limits)
 
 
 def underflow_growth(activation: BoundActivation, Z: Floats) -> float | Floats:
     """Return by how much a gate that underflows grows, squared: gates are multiplied by z."""
-    if activation.entry is None or activation.name in GATED:
+    if activation.entry is None or activation.entry.evaluation.gated:
         return np.asarray((1.0 + np.abs(Z)) ** 2)
     return 1.0
 
@@ -277,40 +220,46 @@ class OutputGradient:
 
 
 def output_gradient(
-    loss: BoundLoss, A: Floats, T: Floats, variance: Floats, u: float
+    loss: BoundLoss, A: Floats, T: Floats, variance: Floats, limits: Limits
 ) -> OutputGradient:
     """Return ∂ℓ/∂a for outputs A of a given variance (in units of u²)."""
     if loss.entry is None:
         return _custom_gradient(loss, A, T, variance)
-    value = loss.entry.output_gradient(A, T, loss.parameter)
-    if loss.name == "softmax_cross_entropy":
-        return _softmax_gradient(value, A, T, variance, u)
-    if loss.name == "sigmoid_cross_entropy":
-        chance = special.expit(A)
-        curvature = chance * special.expit(-A)
-        evaluated = MEAN_SQUARE * (2.0 * chance**2 + value**2)
-        moved = np.maximum(curvature**2 * variance, _wide_chance(A, variance, u))
-        return OutputGradient(value, moved, evaluated, curvature)
-    curvature = np.full_like(A, 2.0 / A.shape[1] if loss.name == "mean_squared_error" else 1.0)
-    if loss.name == "huber":
-        reach = 6.0 * u * np.sqrt(variance)
-        curvature[np.abs(A - T) > loss.parameter + reach] = 0.0
-    evaluated = 2.0 * MEAN_SQUARE * value**2
-    return OutputGradient(value, curvature**2 * variance, evaluated, curvature)
+    entry, p, u = loss.entry, loss.parameter, limits.u
+    value = entry.output_gradient(A, T, p)
+    evaluated = MEAN_SQUARE * entry.evaluation(A, T, p, value, limits)
+    deviation = u * np.sqrt(variance)
+    curvature = entry.curvature(A, T, p, 6.0 * deviation)
+    if entry.probabilities is not None:
+        chances = entry.probabilities(A)
+        moved = _moved_softmax(A, T, variance, chances, u)
+        return OutputGradient(value, moved, evaluated, curvature, chances)
+    moved = curvature**2 * variance
+    wide = np.nonzero(deviation > 0.1)
+    if wide[0].size:
+        jumps = _wide_jumps(lambda Z: entry.output_gradient(Z, T, p), A, value, deviation)
+        moved[wide] = np.maximum(moved, jumps / u**2)[wide]
+    return OutputGradient(value, moved, evaluated, curvature)
+
+
+def _wide_jumps(
+    gradient: Callable[[Floats], Floats], A: Floats, value: Floats, deviation: Floats
+) -> Floats:
+    """Return the least variance of a gradient where A is so uncertain that it is a step."""
+    moved = np.zeros_like(A)
+    for reach, least in LEAST_CHANCE:
+        for step in (reach * deviation, -reach * deviation):
+            moved = np.maximum(moved, least * (gradient(A + step) - value) ** 2)
+    return moved
 
 
 def _wide_chance(A: Floats, variance: Floats, u: float) -> Floats:
     """Return the least variance of σ(A) where A is so uncertain that σ is a step."""
-    moved = np.zeros_like(A)
     deviation = u * np.sqrt(variance)
-    wide = np.nonzero(deviation > 0.1)
-    if wide[0].size:
-        here = special.expit(A[wide])
-        for reach, least in LEAST_CHANCE:
-            for step in (reach * deviation[wide], -reach * deviation[wide]):
-                size = least * (special.expit(A[wide] + step) - here) ** 2 / u**2
-                moved[wide] = np.maximum(moved[wide], size)
-    return moved
+    if not np.any(deviation > 0.1):
+        return np.zeros_like(A)
+    jumps = _wide_jumps(special.expit, A, special.expit(A), deviation)
+    return np.where(deviation > 0.1, jumps / u**2, 0.0)
 
 
 def _greatest_other(A: Floats) -> Floats:
@@ -321,21 +270,13 @@ def _greatest_other(A: Floats) -> Floats:
     return np.where(top[:, 1:] == A, top[:, :1], top[:, 1:])
 
 
-def _softmax_gradient(
-    value: Floats, A: Floats, T: Floats, variance: Floats, u: float
-) -> OutputGradient:
-    """Softmax: dp_k = p_k (dz_k − Σ p_j dz_j); evaluated as a quotient or as e^log p."""
+def _moved_softmax(A: Floats, T: Floats, variance: Floats, p: Floats, u: float) -> Floats:
+    """Return the variance of softmax that comes of A's: dp_k = p_k (dz_k − Σ p_j dz_j)."""
     mass = T.sum(axis=1, keepdims=True)
-    below = A - A.max(axis=1, keepdims=True)
-    powers = np.exp(below)
-    total = powers.sum(axis=1, keepdims=True)
-    log_p, p = below - np.log(total), powers / total
     common = (p**2 * variance).sum(axis=1, keepdims=True)
     moved = p**2 * (np.maximum(1.0 - 2.0 * p, 0.0) * variance + common)
     ahead = A - _greatest_other(A)
-    moved = mass**2 * np.maximum(moved, _wide_chance(ahead, variance + common, u))
-    evaluated = MEAN_SQUARE * (mass**2 * p**2 * (3.0 + log_p**2) + value**2)
-    return OutputGradient(value, moved, evaluated, mass * p * (1.0 - p), p)
+    return np.asarray(mass**2 * np.maximum(moved, _wide_chance(ahead, variance + common, u)))
 
 
 def _custom_gradient(loss: BoundLoss, A: Floats, T: Floats, variance: Floats) -> OutputGradient:

@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 from fastcheck.kernels.rounding import (
     add_draws,
     add_products,
+    first_equals,
     row_singles,
     shortfall,
     single_weights,
 )
-from fastcheck.rounding.copies import Copies
+from fastcheck.rounding.arithmetic import Precision, repetitions
 
 __all__ = ["Draws", "ScaledWeights"]
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
+Integers = NDArray[np.int64]
 
 FEWEST = 16  # rows of drawn errors, whatever the batch and the network
 MOST_EACH = 4  # draws of each sample, where they cost little:
@@ -40,6 +42,11 @@ def _pool() -> Floats:
     return np.random.Generator(np.random.PCG64(20190225)).standard_normal(POOL)
 
 
+@cache
+def _none_equal() -> Integers:
+    return np.empty((0, 0), np.int64)
+
+
 class Draws:
     """Which samples' errors are drawn, and the numbers that they are drawn with.
 
@@ -49,18 +56,17 @@ class Draws:
         Size of the batch.
     size : int
         N: errors of small networks are cheap to carry, so there are more of them.
-    copies : Copies
-        Which samples are equal.
+    precision : Precision
+        Which values are equal.
 
     Attributes
     ----------
-    copies : Copies
     rows : ndarray, shape (r,), int64, in order
         The samples; a sample may have several draws.
     """
 
-    def __init__(self, m: int, size: int, copies: Copies) -> None:
-        self.copies = copies
+    def __init__(self, m: int, size: int, precision: Precision) -> None:
+        self._precision = precision
         count = max(FEWEST, min(MOST_EACH * m, BUDGET // size))
         self.rows = np.arange(count) * m // count
         self._at = 0
@@ -80,11 +86,38 @@ class Draws:
             self._space = np.empty((2, W.size), np.float32)
         return ScaledWeights(W, self._space[:, : W.size].reshape(2, *W.shape))
 
-    def add(self, errors: Floats, variance: Floats) -> Floats:
-        """Add drawn errors of a variance (m, n) to those that are drawn, in place."""
-        add_draws(variance, self.rows, _pool(), self._at, errors)
+    def add(self, errors: Floats, variance: Floats, values: Floats | None = None) -> Floats:
+        """Add drawn errors of a variance (m, n) to those that are drawn, in place.
+
+        Units that have equal `values` (m, n) in a sample have equal errors.
+        """
+        firsts = _none_equal() if values is None else self.first_equals(values)
+        add_draws(variance, self.rows, _pool(), self._at, firsts, errors)
         self._at += errors.size
         return errors
+
+    def first_equals(self, values: Floats) -> Integers:
+        """Return where each value of a drawn sample first occurs in it; (0, 0) if none repeats."""
+        values = np.ascontiguousarray(values)
+        firsts = np.empty((self.rows.size, values.shape[1]), np.int64)
+        repeated = first_equals(values, self.rows, self._precision.equal_bits, firsts)
+        return firsts if repeated else _none_equal()
+
+    def repeated_terms(self, values: Floats, W: Floats) -> float:
+        """Return how often a term of values Wᵀ occurs in its sum, at most: on a few rows of each.
+
+        Parameters
+        ----------
+        values : ndarray, shape (m, n)
+        W : ndarray, shape (k, n)
+        """
+        of_weights = self._repeated_in_rows(W)
+        return 1.0 if of_weights == 1.0 else min(of_weights, self._repeated_in_rows(values))
+
+    def _repeated_in_rows(self, rows: Floats) -> float:
+        count = min(rows.shape[0], FEWEST)
+        some = np.arange(count) * rows.shape[0] // count
+        return float(repetitions(rows[some].T, self._precision).max())
 
     def shortfall(self, errors: Floats, variance: Floats, common: Floats, values: Floats) -> Floats:
         """Return how many times each row's variance falls short of that of the drawn errors, ≥ 1.

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,6 @@ from fastcheck import parallel
 from fastcheck.kernels.rounding import deviations
 from fastcheck.network import Batch, Network
 from fastcheck.rounding.arithmetic import Precision
-from fastcheck.rounding.copies import Copies
 from fastcheck.rounding.draws import Draws
 from fastcheck.rounding.variances import LayerFactors, Trace, backward, forward
 from fastcheck.theta import Block
@@ -107,32 +108,34 @@ class Rounding:
         for start in range(rows.start, rows.stop, step):
             some = slice(start, min(start + step, rows.stop))
             variance, data = work[:, : some.stop - start]
+            often = factors.repeated[0][some], factors.repeated[1]
             into = sigma[start - rows.start : some.stop - rows.start]
             np.matmul(factors.P[:, some].T, factors.Q, out=variance)
             if given is None:
                 np.matmul(factors.delta[:, some].T, factors.A, out=data)
-                self._deviations(factors, variance, data, W[some], into)
+                self._deviations(factors, often, variance, data, (W[some], into))
             else:
-                self._deviations(factors, variance, given[some], W[some], into, whole=True)
+                self._deviations(factors, often, variance, given[some], (W[some], into))
 
     def _deviations(
         self,
         factors: LayerFactors,
+        often: tuple[Singles, Singles],
         variance: Singles,
         gradient: Floats | Singles,
-        W: Floats,
-        sigma: Floats,
-        *,
-        whole: bool = False,
+        into: tuple[Floats, Floats],
     ) -> None:
-        """Write σ: a variance, and what rounding the gradient adds.
+        """Write σ: a variance, and what rounding the gradient adds; `into` is W and σ.
 
-        A `whole` gradient is g itself, others are the data's part of it in units of `size`.
+        A gradient in float64 is g itself, others are the data's part of it in units of `size`.
         """
+        W, sigma = into
+        whole = gradient.dtype == np.float64
         scale = 1.0 / factors.size if whole else 1.0
         penalty = 2.0 * self.network.penalty_scale(self.samples) / factors.size
         unit = factors.size * self.precision.u
-        deviations(variance, gradient, scale, whole, W, penalty, factors.shares, unit, sigma)
+        shares = factors.shares
+        deviations(variance, gradient, scale, whole, W, penalty, shares, often, unit, sigma)
 
     def at(self, indices: NDArray[np.int64]) -> Floats:
         """Return σ of some components.
@@ -163,7 +166,9 @@ class Rounding:
         product = np.einsum("rn,rn->n", factors.delta[:, i], factors.A[:, j])
         sigma = np.empty((1, inside.size))
         W = self.network.W(block.layer)[i, j]
-        self._deviations(factors, variance[None], product[None], W[None], sigma)
+        rows, columns = factors.repeated
+        often = np.array([np.inf], np.float32), np.minimum(rows[i], columns[j])
+        self._deviations(factors, often, variance[None], product[None], (W[None], sigma))
         return np.asarray(sigma[0])
 
 
@@ -174,13 +179,32 @@ def _quietly() -> Iterator[None]:
         yield
 
 
+class Variant(NamedTuple):
+    """In what correct backward passes differ that rounds differently.
+
+    Attributes
+    ----------
+    side : str or None
+        Which slope units that lie on a kink have, one of `conditioning.SIDES`; None for the
+        table's.
+    loops : bool
+        Whether plain loops round every addition, where libraries add up in float32 or in parts.
+    """
+
+    side: str | None = None
+    loops: bool = False
+
+
+USUAL = Variant()
+
+
 def rounding(
     network: Network,
     batch: Batch,
     precision: str,
     trace: Trace | None = None,
     dtheta: Floats | None = None,
-    side: str | None = None,
+    variant: Variant = USUAL,
 ) -> Rounding:
     """Return what rounding in a precision does to a correct backward pass.
 
@@ -194,9 +218,7 @@ def rounding(
         Z and A of a forward pass at θ, layer after layer; made where it is not given.
     dtheta : ndarray, shape (N,), float64, optional
         Values of the gradient, whose last sum is rounded; made in float32 where it is not given.
-    side : str, optional
-        Which slope units that lie on a kink have, one of `conditioning.SIDES`; the table's where it
-        is not given.
+    variant : Variant
 
     Notes
     -----
@@ -204,9 +226,39 @@ def rounding(
     a few (m, Σ n_l) arrays, and W and W² in float32: all of them up to `draws.KEPT_BYTES`, beyond
     that one layer's. σ itself is made block by block.
     """
-    arithmetic = Precision.of(precision)
+    known = _LATEST.get((precision, variant))
+    if known is not None and known.network() is network and known.batch() is batch:
+        made = known.rounding()
+        if made is not None:
+            return made
+    made = _made(
+        network, batch, Precision.of(precision, loops=variant.loops), (trace, dtheta), variant.side
+    )
+    _LATEST[precision, variant] = _Latest(ref(network), ref(batch), ref(made))
+    return made
+
+
+class _Latest(NamedTuple):
+    """What was made last, as long as somebody keeps it."""
+
+    network: ref[Network]
+    batch: ref[Batch]
+    rounding: ref[Rounding]
+
+
+_LATEST: dict[tuple[str, Variant], _Latest] = {}
+
+
+def _made(
+    network: Network,
+    batch: Batch,
+    arithmetic: Precision,
+    known: tuple[Trace | None, Floats | None],
+    side: str | None,
+) -> Rounding:
+    trace, dtheta = known
     with _quietly():
-        draws = Draws(batch.size, network.size, Copies.of(network, batch))
+        draws = Draws(batch.size, network.size, arithmetic)
         traces = forward(network, batch, arithmetic, draws, trace, side)
         layers = backward(network, batch, arithmetic, traces, draws)
     overflowing = tuple(

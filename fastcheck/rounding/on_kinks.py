@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastcheck.network import Batch, Network
 from fastcheck.rounding.conditioning import SIDES, slope_by_side
-from fastcheck.rounding.model import Rounding, rounding
+from fastcheck.rounding.model import USUAL, Rounding, Variant, rounding
 from fastcheck.rounding.variances import Trace, values_of
 
 __all__ = ["RoundingOnKinks", "rounding_on_kinks"]
@@ -57,17 +57,21 @@ def rounding_on_kinks(
     precision: str,
     trace: Trace | None = None,
     dtheta: Floats | None = None,
+    variant: Variant = USUAL,
 ) -> Rounding | RoundingOnKinks:
     """Return what rounding does to a correct backward pass, by whichever convention on kinks.
 
     Parameters
     ----------
-    network, batch, precision, trace, dtheta
+    network, batch, precision, trace, dtheta, variant
         As for `rounding`.
     """
-    made = rounding(network, batch, precision, trace, dtheta)
+    made = rounding(network, batch, precision, trace, dtheta, variant)
     sides = _distinct_sides(network, batch, trace)
-    others = [rounding(network, batch, precision, trace, side=side) for side in sides]
+    others = [
+        rounding(network, batch, precision, trace, variant=variant._replace(side=side))
+        for side in sides
+    ]
     return RoundingOnKinks((made, *others)) if others else made
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from fastcheck.door import lower_precision
 from fastcheck.kernels import rounding as kernels
 from fastcheck.kernels.forward import forward_trace
 from fastcheck.network import Batch, Network
-from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision
+from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision, repetitions
 from fastcheck.rounding.backward_errors import Backward
 from fastcheck.rounding.conditioning import (
     STEP,
@@ -31,7 +32,7 @@ from fastcheck.rounding.conditioning import (
     undecided,
     underflow_growth,
 )
-from fastcheck.rounding.draws import Draws
+from fastcheck.rounding.draws import Draws, ScaledWeights
 
 __all__ = [
     "LayerFactors",
@@ -96,6 +97,8 @@ class LayerFactors:
     shares : ndarray, shape (4,), float32
         What rounding g adds to σ² of W_l: shares of the square of the data's part, of the
         penalty's and of g, and a constant.
+    repeated : tuple of ndarray, shape (n_l,) and (n_{l-1},), float32
+        How often terms of the sum over samples occur, as far as δ and A tell: the smaller counts.
     """
 
     size: float
@@ -105,12 +108,13 @@ class LayerFactors:
     A: Singles
     bias: Floats
     shares: Singles
+    repeated: tuple[Singles, Singles]
 
 
-def parameters_cast(network: Network, precision: Precision) -> float:
-    """Variance of a parameter that came in more digits than the gradient has, for its square."""
-    exact = lower_precision(network.precision, precision.name) == network.precision
-    return 0.0 if exact else MEAN_SQUARE
+def parameters_cast(network: Network, precision: Precision, values: Floats) -> bool:
+    """Whether parameters came in more digits than the gradient has, and are rounded first."""
+    wider = lower_precision(network.precision, precision.name) != network.precision
+    return wider and not precision.holds(values)
 
 
 def factor_variance(network: Network, m: int, precision: Precision) -> float:
@@ -149,8 +153,8 @@ def forward(
     A, variance = batch.X, None
     errors = np.zeros((draws.rows.size, A.shape[1]))
     if not precision.holds(A):
-        variance = MEAN_SQUARE * A * A
-        draws.add(errors, variance)
+        variance = MEAN_SQUARE * A * A * repetitions(A, precision) + precision.underflows(1.0)
+        draws.add(errors, variance, A)
     traces: list[LayerTrace] = []
     for layer, (Z, after) in enumerate(
         zip(*values_of(network, batch, trace), strict=True), start=1
@@ -178,22 +182,26 @@ class _Linear:
         """Return the variance and drawn errors of Z_l = A W_lᵀ + b_l."""
         precision, draws = self.precision, self.draws
         W, b = self.network.W(self.layer), self.network.b(self.layer)
-        cast = parameters_cast(self.network, precision)
-        inside = np.square(A)
-        inside *= precision.products(W.shape[1]) + cast
+        terms, times = W.shape[1], draws.repeated_terms(A, W)
         scaled = draws.weights(self.layer, W)
-        errors = scaled.values(draws.add(errors.copy(), inside))
-        shares = precision.partial_sums(W.shape[1]) + MEAN_SQUARE, 0.0, 0.0
+        own = np.empty_like(Z)
+        repeated = repetitions(Z, precision)
+        shares = precision.partial_sums(terms, times) + MEAN_SQUARE, 0.0, 0.0
         if b is None:
             b = np.zeros(W.shape[0])
         else:
-            shares = shares[0], MEAN_SQUARE, cast
-        own = np.empty_like(Z)
-        kernels.rounded_sums(Z, b, draws.copies.repetitions(Z, precision), shares, own)
-        draws.add(errors, own)
-        if variance is not None:
-            inside += variance
-        scaled.add_variances(inside, own, least=precision.underflows(1.0))
+            rounded = parameters_cast(self.network, precision, b)
+            shares = shares[0], MEAN_SQUARE, MEAN_SQUARE * Z.shape[0] * rounded
+        kernels.rounded_sums(Z, b, repeated, shares, own)
+        own += self._lost_weights(A)
+        inside = np.square(A)
+        products = inside * precision.products(terms, times)
+        cast = self._weights_cast(inside)
+        before = cast if variance is None else variance + cast
+        drawn = products + cast
+        errors = scaled.values(draws.add(errors.copy(), drawn))
+        draws.add(errors, own, Z)
+        self._add_through(scaled, (products, before), repeated, own)
         own *= draws.shortfall(errors, own, np.zeros((Z.shape[0], 1)), Z)
         return own, errors
 
@@ -202,16 +210,53 @@ class _Linear:
         precision, draws = self.precision, self.draws
         W = self.network.W(self.layer)
         state = state.split(precision.u)
-        inside = np.square(state.gradient)
-        inside *= precision.products(W.shape[0]) + parameters_cast(self.network, precision)
-        errors = draws.add(state.errors.copy(), inside)
-        inside += state.variance
+        delta, m = state.gradient, state.gradient.shape[0]
+        inside = np.square(delta)
+        products = inside * precision.products(W.shape[0], draws.repeated_terms(delta, W.T))
+        cast = self._weights_cast(inside)
+        before, drawn = state.variance + cast, products + cast
+        errors = draws.add(state.errors.copy(), drawn, delta)
         scaled = draws.weights(self.layer, W)
-        both = scaled.values(np.concatenate([state.gradient, errors]), back=True)
-        variance = np.zeros((inside.shape[0], W.shape[1]))
-        scaled.add_variances(inside, variance, back=True)
-        m = inside.shape[0]
+        both = scaled.values(np.concatenate([delta, errors]), back=True)
+        repeated = repetitions(both[:m], precision, state.size)
+        variance = np.zeros((m, W.shape[1])) + self._lost_weights(delta)
+        self._add_through(scaled, (products, before), repeated, variance, back=True)
         return Backward(state.size, both[:m], variance, state.common, both[m:])
+
+    @cached_property
+    def _cast(self) -> bool:
+        return parameters_cast(self.network, self.precision, self.network.W(self.layer))
+
+    def _weights_cast(self, squares: Floats) -> Floats | float:
+        """Return what rounding the weights does, as if to the values: alike in every sample."""
+        return squares * (MEAN_SQUARE * squares.shape[0]) if self._cast else 0.0
+
+    def _lost_weights(self, values: Floats) -> Floats | float:
+        """Return the variance of products with weights that underflow when they are rounded."""
+        if not self._cast:
+            return 0.0
+        each = self.precision.underflows(1.0) * values.shape[0]
+        return np.asarray(each * np.square(values).sum(axis=1, keepdims=True))
+
+    def _add_through(
+        self,
+        weights: ScaledWeights,
+        inside: tuple[Floats, Floats | float],
+        repeated: Floats,
+        sums: Floats,
+        *,
+        back: bool = False,
+    ) -> None:
+        """Add variances through W²: of the products, as often as they are repeated, and before."""
+        products, before = inside
+        least = 0.0 if back else self.precision.underflows(1.0)
+        if np.any(repeated != 1.0):
+            part = np.zeros_like(sums)
+            weights.add_variances(products, part, back=back)
+            part *= repeated
+            sums += part
+            products = np.zeros_like(products)
+        weights.add_variances(products + before, sums, least=least, back=back)
 
 
 @dataclass(frozen=True)
@@ -242,6 +287,8 @@ class _Units:
         )
         unsure = self._unsure(A, Z, variance)
         slope_variance = own_slope = undecided(activation, Z, unsure, u)
+        if slope_variance.any():  # equal units are on one side together
+            slope_variance = own_slope = slope_variance * repetitions(Z, self.precision)
         after_errors, slope_errors = slopes[rows] * errors, np.zeros_like(errors)
         if activation.entry is None or not activation.entry.piecewise_linear:
             deviation = np.sqrt(variance) * u
@@ -255,12 +302,12 @@ class _Units:
         if evaluation is not None:
             slope_variance = slope_variance + evaluation[1]
             own_slope = own_slope + evaluation[1]
-        draws.add(slope_errors, own_slope)
+        draws.add(slope_errors, own_slope, Z)
         after_variance = np.empty_like(Z)
         kernels.after_slopes(slopes, slope_variance, u**2, variance, after_variance)
         if evaluation is not None:
             after_variance += evaluation[0]
-            draws.add(after_errors, evaluation[0])
+            draws.add(after_errors, evaluation[0], Z)
         mask = self.network.masks[self.layer - 1] if self.network.masks else None
         if mask is not None:
             slopes = slopes * mask
@@ -289,12 +336,11 @@ class _Units:
     def _evaluation(self, Z: Floats, A: Floats, slopes: Floats) -> tuple[Floats, Floats] | None:
         """Return the variances that evaluating φ and φ' itself gives; None where both are exact."""
         activation = self.network.activations[self.layer - 1]
-        errors = evaluation_errors(activation, Z, A, slopes)
+        errors = evaluation_errors(activation, Z, A, slopes, self.precision.limits(Z.shape[0]))
         if errors is None:
             return None
         tiny = self.precision.underflows(1.0) * underflow_growth(activation, Z)
-        repeated = self.draws.copies.repetitions(A, self.precision)  # of saturated units
-        each = MEAN_SQUARE * repeated
+        each = MEAN_SQUARE * repetitions(A, self.precision)
         return each * errors[0] ** 2 + tiny, each * errors[1] ** 2 + tiny
 
 
@@ -320,13 +366,14 @@ def _start(
 ) -> Backward:
     """Return ∂J/∂A_L."""
     scale = network.data_scale(batch.size)
-    start = output_gradient(network.loss, last.after, batch.T, last.after_variance, precision.u)
+    limits = precision.limits(batch.size)
+    start = output_gradient(network.loss, last.after, batch.T, last.after_variance, limits)
     stored = MEAN_SQUARE * start.value**2 + precision.underflows(scale)
     if not precision.holds(batch.T):
-        stored += MEAN_SQUARE * batch.T**2
-    own = stored * draws.copies.repetitions(start.value, precision, scale)
-    own += start.evaluated * draws.copies.repetitions(start.value + batch.T, precision)
-    errors = draws.add(start.change(last.after_errors, draws.rows), own)
+        stored += MEAN_SQUARE * batch.T**2 + precision.underflows(1.0)
+    own = stored * repetitions(start.value, precision, scale)
+    own += start.evaluated * repetitions(start.value + batch.T, precision)
+    errors = draws.add(start.change(last.after_errors, draws.rows), own, start.value)
     state = Backward(scale, start.value, start.moved + own, np.zeros((batch.size, 1)), errors)
     return state.normalised()
 
@@ -347,11 +394,11 @@ def _through_units(
     inexact = np.empty(delta.shape[1])
     kernels.inexact_columns(trace.slope, inexact)
     relative = (1.0 + inexact) * MEAN_SQUARE + precision.partial_sums(fan_out)
-    repeated = draws.copies.repetitions(delta, precision, state.size)
+    repeated = repetitions(delta, precision, state.size)
     least = 2.0 * precision.underflows(state.size)
     kernels.rounded_products(delta, relative, repeated, least, own)
     errors = state.errors * trace.slope[rows] + state.gradient[rows] * trace.slope_errors
-    draws.add(errors, own)
+    draws.add(errors, own, delta)
     variance += own
     passed = Backward(state.size, delta, variance, state.common, errors)
     return passed.corrected(draws).normalised(), repeated
@@ -369,16 +416,17 @@ class _Blocks:
     def factors(self, state: Backward, trace: LayerTrace, repeated: Floats) -> LayerFactors:
         """Return σ² of both as factors, in a unit that the penalty fits into."""
         delta, A, spread = state.gradient, trace.A, trace.A_variance
-        copies, u = self.draws.copies.counts, self.precision.u
+        u = self.precision.u
         m, n = delta.shape
+        often = np.ones(A.shape[1])
+        if np.any(repeated != 1.0):
+            often = repetitions(A, self.precision)
+        shares = self._of_products(m, np.minimum(repeated, often.mean()))
         first, sums = np.empty_like(delta), np.empty((3, n))
-        kernels.weight_and_bias_variances(
-            delta, state.variance, state.common, copies, self.precision.products(m), first, sums
-        )
+        kernels.weight_and_bias_variances(delta, state.variance, state.common, shares, first, sums)
         pairs = [(first, np.square(A))]
         if spread is not None:
-            square = np.square(delta) * copies[:, np.newaxis]
-            pairs = [(first, pairs[0][1] + spread * u**2), (square, spread)]
+            pairs = [(first, pairs[0][1] + spread * u**2), (np.square(delta), spread)]
         unit = self._unit(pairs, state.size)
         both = [np.empty((len(pairs) * m, part.shape[1]), np.float32) for part in (delta, A)]
         for k, (left, right) in enumerate(pairs):
@@ -389,14 +437,24 @@ class _Blocks:
         bias = self._bias(sums, repeated, m) + self.precision.underflows(state.size)
         size = state.size * unit
         return LayerFactors(
-            size, both[0], both[1], *singles, bias / unit / unit, self._shares(m, size)
-        )
+            size, both[0], both[1], *singles, bias / unit / unit, self._shares(m, size),
+            (repeated.astype(np.float32), often.astype(np.float32)),
+        )  # fmt: skip
+
+    def _of_products(self, m: int, repeated: Floats) -> Floats:
+        """Return the variances of sums over samples for each unit of Σ(δa)²."""
+        base = self.precision.products(m, 0.0)
+        return base + (self.precision.products(m) - base) * repeated
 
     def _shares(self, m: int, size: float) -> Singles:
         """Return what rounding g = data + penalty adds to its variance, in units of `size`²."""
         precision = self.precision
-        of_sum = MEAN_SQUARE + precision.partial_sums(m) * self.draws.copies.average
-        least = np.clip(precision.underflows(size), 1e-36, 1e30)
+        of_sum = MEAN_SQUARE + precision.partial_sums(m)
+        least = precision.underflows(size)
+        decay = 2.0 * self.network.penalty_scale(m)
+        if decay and parameters_cast(self.network, precision, self.network.W(self.layer)):
+            least += precision.underflows(size / decay)
+        least = np.clip(least, 1e-36, 1e30)
         of_data = factor_variance(self.network, m, precision)
         return np.array([of_data, 3.0 * MEAN_SQUARE, of_sum, least], np.float32)
 
@@ -415,6 +473,6 @@ class _Blocks:
         A sum over rows is made one row after the other, in the precision itself; equal rows are
         rounded to the same side each time.
         """
-        in_a_row = MEAN_SQUARE * m / 6.0 * repeated * self.draws.copies.average
+        in_a_row = MEAN_SQUARE * m / 6.0 * repeated
         relative = 2.0 * in_a_row + MEAN_SQUARE + factor_variance(self.network, m, self.precision)
         return np.asarray(sums[0] + in_a_row * sums[1] + relative * sums[2] ** 2)
