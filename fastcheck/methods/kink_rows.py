@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.kernels.propagation import GENUINE, UNCROSSED
+from fastcheck.kernels.propagation import FROM_KINK, UNCROSSED
 from fastcheck.methods.probes import Probes
 
 __all__ = ["SECANTS", "KinkRows", "evaluate_kinks", "merge_kinks"]
@@ -126,6 +126,7 @@ class _Layer:
         up, down = (slopes[:, :, rows] * powers).sum(axis=1)
         # (ℓ(+ε) − ℓ(0))/ε and (ℓ(0) − ℓ(−ε))/ε
         sides = np.where(inputs > 0.0, [up, down], [down, up]) * inputs
+        sides = np.vstack([sides, 0.5 * (sides[0] + sides[1])])
         crossed = touching[rows]
         self._one_by_one(units[rows], inputs, ~simple[rows], sides, crossed)
         order = np.argsort(index, kind="stable")
@@ -145,7 +146,7 @@ class _Layer:
         )
         crossed = crossed.reshape(ends.size, units.size).max(axis=0)
         slopes = (grown / deltas).reshape(2, SIDE_NODES.size, units.size)
-        simple = (crossed != GENUINE) & (self.step <= LARGEST_SHARED_STEP)
+        simple = (crossed == FROM_KINK) & (self.step <= LARGEST_SHARED_STEP)
         powers = np.vander(SIDE_NODES, increasing=True)
         coefficients = np.asarray(np.linalg.solve(powers, slopes), dtype=np.float64)
         return coefficients, simple, crossed != UNCROSSED
@@ -178,20 +179,22 @@ class _Layer:
         sides: Floats,
         crossed: NDArray[np.bool_],
     ) -> None:
-        """Evaluate each wanted component by its own ±ε; equal (unit, δ) are evaluated once."""
+        """Evaluate each wanted component by its own ±ε; equal (unit, δ) are evaluated once.
+
+        `sides` holds the slopes to both sides and the central difference.
+        """
         if not wanted.any():
             return
-        crossed[wanted] = False
         epsilon = self.probes.epsilon
         pairs = np.stack([units[wanted].astype(np.float64), epsilon * inputs[wanted]])
         distinct, back = np.unique(pairs, axis=1, return_inverse=True)
         distinct_units = distinct[0].astype(np.int64)
-        for side, sign in enumerate((1.0, -1.0)):
-            grown, met = self.probes.change(
-                self.layer, self.sample, distinct_units, sign * distinct[1]
-            )
-            sides[side, wanted] = (sign * grown / epsilon)[back.reshape(-1)]
-            crossed[wanted] |= (met != UNCROSSED)[back.reshape(-1)]
+        odd, grown, met = self.probes.both_sides(
+            self.layer, self.sample, distinct_units, distinct[1]
+        )
+        found = np.stack([grown[0], -grown[1], odd]) / epsilon
+        sides[:, wanted] = found[:, back.reshape(-1)]
+        crossed[wanted] = (met != UNCROSSED).any(axis=0)[back.reshape(-1)]
 
     def _interval(
         self,
@@ -208,8 +211,8 @@ class _Layer:
         """
         index, order = places
         shared = self._shared_values(units, inputs)
-        value = 0.5 * (sides[0] + sides[1])
-        rights = np.stack([*sides, *(self.at_theta[:, units] * inputs)])
+        value = sides[2]
+        rights = np.stack([*sides[:SECANTS], *(self.at_theta[:, units] * inputs)])
         others, size = rights - value, np.maximum(np.abs(rights).max(axis=0), np.abs(shared))
         others[:, ~crossed] = 0.0
         return KinkRows(index[order], (value - shared)[order], others[:, order], size[order])

@@ -129,21 +129,30 @@ class Probes:
             self._propagate(place, units[part], deltas[part], grown[part], nothing, crossed[part])
         return grown, crossed
 
-    def odd_change(
+    def both_sides(
         self, layer: int, sample: int, units: Integers, deltas: Floats
-    ) -> tuple[Floats, NDArray[np.int8]]:
-        """Return half of how much ℓ_s grows from −deltas to deltas, and what was crossed.
+    ) -> tuple[Floats, Floats, NDArray[np.int8]]:
+        """Return what deltas and −deltas at some units do to ℓ_s.
 
-        Both sides travel on their own, and what they share is taken out without cancellation.
+        Returns
+        -------
+        odd : ndarray, shape (units,), float64
+            Half of how much ℓ_s grows from −delta to delta. Both sides travel on their own, and
+            what they share is taken out without cancellation.
+        grown : ndarray, shape (2, units), float64
+            How much ℓ_s grows to either side.
+        crossed : ndarray, shape (2, units), int8
+            What was crossed.
         """
-        odd, crossed = np.empty(units.size), np.empty(units.size, np.int8)
+        odd, grown = np.empty(units.size), np.empty((2, units.size))
+        crossed = np.empty((2, units.size), np.int8)
         for start in range(0, units.size, COLUMNS // 2):
             part = slice(start, start + COLUMNS // 2)
             both, columns = np.tile(units[part], 2), np.append(deltas[part], -deltas[part])
-            grown, met = np.empty(both.size), np.empty(both.size, np.int8)
-            self._propagate((layer - 1, sample), both, columns, grown, odd[part], met)
-            crossed[part] = met.reshape(2, -1).max(axis=0)
-        return odd, crossed
+            found, met = np.empty(both.size), np.empty(both.size, np.int8)
+            self._propagate((layer - 1, sample), both, columns, found, odd[part], met)
+            grown[:, part], crossed[:, part] = found.reshape(2, -1), met.reshape(2, -1)
+        return odd, grown, crossed
 
     def _propagate(
         self,
@@ -166,7 +175,7 @@ class Probes:
         if units.size == 0:
             return np.zeros((nodes.size, 0)), np.zeros(0, np.int8)
         deltas = np.repeat(nodes * self.steps[sample, layer - 1], units.size)
-        odd, crossed = self.odd_change(layer, sample, np.tile(units, nodes.size), deltas)
+        odd, _, crossed = self.both_sides(layer, sample, np.tile(units, nodes.size), deltas)
         met = crossed.reshape(-1, units.size).max(axis=0)
         return (odd / deltas).reshape(nodes.size, units.size), met
 
