@@ -30,6 +30,8 @@ MARGIN = 1.05
 OWN_CHANGES = 2**20
 # Slopes at θ are taken by a change of the outputs of at most so much: its square is no digit.
 SMALL_CHANGE = 2.0**-30
+# ... and this share of the way to an output's nearest kink, but no less than the second number.
+SHARE_OF_ROOM, LEAST_CHANGE = 2.0**-6, 2.0**-600
 
 
 class Flight(NamedTuple):
@@ -237,15 +239,35 @@ def _end_crossings(
 
 
 @part_kernel
-def _share(net: NetworkArrays, D: Floats) -> float:
-    """Which share of the changes tells the slope at θ: a power of two; all for own functions."""
-    top = 0.0
+def _room(net: NetworkArrays, z: float, residual: float, here: Floats) -> float:
+    """How far an output is from its nearest kink or corner; those it lies on do not count."""
+    room = np.inf
+    for kink in here:
+        if z != kink:
+            room = min(room, abs(z - kink))
+    for corner in net.corners:
+        if residual != corner:
+            room = min(room, abs(residual - corner))
+    return room
+
+
+@part_kernel
+def _share(
+    net: NetworkArrays, rows: tuple[Floats, Floats, Floats], here: Floats, D: Floats
+) -> float:
+    """Which share of the changes tells the slope at θ: a power of two; all for own functions.
+
+    It is small, and so small that no output meets a kink.
+    """
+    z, outputs, t = rows
+    top, most = 0.0, SMALL_CHANGE
     for k in range(D.shape[0]):
         top = max(top, _largest(D[k]))
+        most = min(most, SHARE_OF_ROOM * _room(net, z[k], outputs[k] - t[k], here))
     own = net.loss >= CUSTOM or net.activations[net.activations.size - 1] >= CUSTOM
-    if own or not SMALL_CHANGE < top < np.inf:
+    if own or not most < top < np.inf:
         return 1.0
-    return float(np.exp2(np.floor(np.log2(SMALL_CHANGE / top))))
+    return float(np.exp2(np.floor(np.log2(max(most, LEAST_CHANGE) / top))))
 
 
 @part_kernel
@@ -270,8 +292,9 @@ def _end_of_probe(
     here = kinks[0][kinks[1][last] : kinks[1][last + 1]]
     columns = D.shape[1]
     crossed = np.zeros(columns, np.int8)
-    _end_crossings(net, (z, outputs, T[sample]), here, sample, D, crossed, custom)
-    share = _share(net, D)
+    rows = (z, outputs, T[sample])
+    _end_crossings(net, rows, here, sample, D, crossed, custom)
+    share = _share(net, rows, here, D)
     up, down = share * D, -share * D
     nowhere, unmarked = kinks[0][:0], np.zeros(columns, np.int8)
     outputs_change(net, z, sample, up, nowhere, unmarked, custom)
