@@ -19,13 +19,6 @@ from tests.nasty_checks import verdict
 PACKAGE = Path(__file__).parent / "nasty"
 EACH = 16  # networks of each family
 FEWER = {"many samples": 6, "equal samples": 10}  # large ones
-# Families with faults that are being mended, and what mends them.
-OPEN = {
-    "corners": "kinks",
-    "near kinks": "kinks",
-    "output near kink": "kinks",
-    "residuals": "rounding",
-}
 
 
 def flat(gradient: Gradient) -> Array:
@@ -145,12 +138,6 @@ def said(family: str, seeds: range) -> list[tuple[str, str, str]]:
     return found
 
 
-def marked(family: str) -> Any:
-    reason = OPEN.get(family)
-    marks = [pytest.mark.xfail(reason=f"open: {reason}", strict=False)] if reason else []
-    return pytest.param(family, marks=marks)
-
-
-@pytest.mark.parametrize("family", [marked(family) for family in FAMILIES])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_no_right_gradient_of_a_nasty_network_is_accused(family: str) -> None:
     assert not said(family, range(FEWER.get(family, EACH)))

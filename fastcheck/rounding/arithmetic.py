@@ -12,7 +12,7 @@ from fastcheck.door import unit_roundoff
 from fastcheck.kernels.evaluation_errors import Limits
 from fastcheck.kernels.rounding import count_repetitions
 
-__all__ = ["MEAN_SQUARE", "Precision", "repetitions"]
+__all__ = ["MEAN_SQUARE", "Precision", "alike_in_sums", "repetitions"]
 
 Floats = NDArray[np.float64]
 
@@ -31,6 +31,8 @@ UNDERFLOW = {
 }
 # Libraries treat the last rows of a product apart: equal rows differ in so many bits.
 LAST_BITS = 6
+# A running sum of m terms of one size stagnates where m·u comes near 1.
+LEAST_STAGNATION = 2.0**-6
 # The least variance, beside values near 1: far below what any verdict can see, above underflow.
 LEAST = 1e-290
 # The largest number.
@@ -158,3 +160,25 @@ def repetitions(values: Floats, precision: Precision, size: float = 1.0) -> Floa
     values = np.ascontiguousarray(values)
     count_repetitions(values, _shuffled(m), step, precision.equal_bits, counts)
     return counts
+
+
+def alike_in_sums(values: Floats, precision: Precision) -> Floats:
+    """Return how many terms of a running sum over the samples are rounded alike, at least 1.
+
+    Once the sum is so large that neighbouring terms differ by less than its last bit, all of them
+    are rounded to the same side. In float16 that takes some hundred samples.
+
+    Parameters
+    ----------
+    values : ndarray, shape (m, n)
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    m = values.shape[0]
+    if m * precision.u < LEAST_STAGNATION:
+        return np.ones(values.shape[1])
+    last_bit = precision.u * np.abs(values.sum(axis=0))
+    near = np.abs(np.diff(values, axis=0)) < last_bit
+    return np.asarray(1.0 + np.count_nonzero(near, axis=0))

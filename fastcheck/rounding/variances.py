@@ -17,7 +17,7 @@ from fastcheck.door import lower_precision
 from fastcheck.kernels import rounding as kernels
 from fastcheck.kernels.forward import forward_trace
 from fastcheck.network import Batch, Network
-from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision, repetitions
+from fastcheck.rounding.arithmetic import MEAN_SQUARE, Precision, alike_in_sums, repetitions
 from fastcheck.rounding.backward_errors import Backward
 from fastcheck.rounding.conditioning import (
     STEP,
@@ -418,9 +418,14 @@ class _Blocks:
         delta, A, spread = state.gradient, trace.A, trace.A_variance
         u = self.precision.u
         m, n = delta.shape
-        often = np.ones(A.shape[1])
+        often, alike = (
+            np.ones(A.shape[1]),
+            np.maximum(repeated, alike_in_sums(delta, self.precision)),
+        )
         if np.any(repeated != 1.0):
             often = repetitions(A, self.precision)
+        if self.precision.loops:
+            repeated, often = alike, np.maximum(often, alike_in_sums(A, self.precision))
         shares = self._of_products(m, np.minimum(repeated, often.mean()))
         first, sums = np.empty_like(delta), np.empty((3, n))
         kernels.weight_and_bias_variances(delta, state.variance, state.common, shares, first, sums)
@@ -434,7 +439,7 @@ class _Blocks:
             kernels.balance(left, right, (unit, unit), both[0][rows], both[1][rows])
         singles = np.empty(delta.shape, np.float32), np.empty(A.shape, np.float32)
         kernels.balance(delta, A, (unit, 1.0), *singles)
-        bias = self._bias(sums, repeated, m) + self.precision.underflows(state.size)
+        bias = self._bias(sums, alike, m) + self.precision.underflows(state.size)
         size = state.size * unit
         return LayerFactors(
             size, both[0], both[1], *singles, bias / unit / unit, self._shares(m, size),
