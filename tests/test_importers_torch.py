@@ -293,7 +293,8 @@ def test_a_wrong_backward_of_an_activation_is_named(name: Any) -> None:
 def test_the_right_backward_of_an_unseen_activation_passes() -> None:
     module = chain(Lambda(NumPyTanh.apply))
     with pytest.raises(InputError, match=r"2 \(Lambda\).*activations=\{'2': 'relu'\}"):
-        check_torch(module, CE, inputs(), labels())
+        problem_from_torch(module, CE, inputs(), labels())
+    assert check_torch(module, CE, inputs(), labels()).status != "wrong"  # as a function
     for key in (NumPyTanh, "2", Lambda):
         assert check_torch(module, CE, inputs(), labels(), activations={key: "tanh"}).passed
 

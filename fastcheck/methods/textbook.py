@@ -311,13 +311,13 @@ def _measured_noise(prepared: PreparedTextbook) -> float:
             "Some layer overflows: look for weights or inputs that are far too large.",
         )
     noise = UNIT_ROUNDOFF * abs(J)
-    sides = epsilon * rng.choice((-1.0, 1.0), network.size)
+    sides = rng.choice(np.array([-1, 1], np.int8), network.size)
     blocks = network.order.blocks
     some = rng.permutation(len(blocks))[:NOISE_BLOCKS]
     parts = [slice(0, 0), slice(0, network.size), *(blocks[int(k)].slice for k in some)]
     for part in parts:
         start = network.theta.copy()
-        start[part] += sides[part]
+        start[part] += epsilon * sides[part]
         moved = part if part.stop else slice(0, network.size)
         noise = max(noise, _noise_along_a_line(prepared, start, moved, rng))
     return noise / epsilon
@@ -333,10 +333,17 @@ def _noise_along_a_line(
     quarter is left out: a kink is in a few of them. Steps are relative and absolute, or they would
     move no zero, and large enough to change the last digits of J.
     """
-    sizes = NOISE_STEP * np.abs(start[part]) + NOISE_SHARE * prepared.epsilon
     step = np.zeros_like(start)
-    step[part] = sizes * rng.uniform(0.5, 1.5, sizes.size) * rng.choice((-1.0, 1.0), sizes.size)
-    J = np.array([prepared.cost(start + k * step) for k in range(NOISE_POINTS)])
+    moved = step[part]
+    np.abs(start[part], out=moved)
+    moved *= NOISE_STEP
+    moved += NOISE_SHARE * prepared.epsilon
+    moved *= rng.uniform(0.5, 1.5, moved.size)
+    np.copysign(moved, rng.uniform(-1.0, 1.0, moved.size), out=moved)
+    J = np.empty(NOISE_POINTS)
+    for k in range(NOISE_POINTS):
+        J[k] = prepared.cost(start)
+        start += step
     squares = np.sort(np.diff(J, 6) ** 2)
     if not np.isfinite(squares).all():
         return 0.0
