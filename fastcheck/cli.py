@@ -354,7 +354,9 @@ def _command(arguments: Sequence[str]) -> tuple[click.Command, str, list[str]]:
 def _invoke(command: click.Command, name: str, arguments: list[str]) -> int:
     """Run a command, or answer a shell that completes; return the exit code."""
     if completion.VARIABLE in os.environ:
-        command.main(arguments, prog_name=name, complete_var=completion.VARIABLE)
+        with suppress(SystemExit):  # click ends the process once it has answered
+            command.main(arguments, prog_name=name, complete_var=completion.VARIABLE)
+        return 0
     try:
         with command.make_context(name, arguments) as context:
             return int(command.invoke(context) or 0)
