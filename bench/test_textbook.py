@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from bench.conftest import YARDSTICK, Rate
-from bench.unit import in_turns
 from fastcheck.methods import textbook, unit
 from fastcheck.network import Batch, Network
 from fastcheck.parallel import run
@@ -26,7 +25,7 @@ from tests import oracle
 
 ROOT = Path(__file__).parent.parent
 SIZES, M, EPSILON = (784, 512, 512, 10), 32, 1e-7
-COMPONENTS, TURNS = 130, 3
+COMPONENTS = 130
 PLAIN = "without L2"
 PENALTIES = {"with L2": 0.1, PLAIN: 0.0}
 
@@ -138,12 +137,6 @@ def test_components_a_second(method: str, penalty: str, case: Case, rate: Rate) 
     network = "784-512-512-10" if penalty == PLAIN else f"784-512-512-10, {penalty}"
     difference = rate(network, method, lambda: ROWS[method](case), case.gradient)
     assert difference < (1e-11 if method.startswith("unit") else 3e-7)
-
-
-def test_the_textbook_method_outruns_the_numpy_loop(case: Case) -> None:
-    """In turns, so that a busy machine slows both."""
-    loop, ours = in_turns([case.numpy_in_place, case.textbook], TURNS)
-    assert ours < loop
 
 
 MEASURE = """
