@@ -96,14 +96,14 @@ def each_bug_once() -> Iterator[tuple[Net, str, int]]:
 
 
 def bugs_by_net() -> list[Any]:
-    """Return the bugs of each network at all layers: hundreds, so these are slow."""
+    """Return the bugs of each network at all layers: hundreds, so these are sweeps."""
     found = []
     for precision, nets in (("float64", planted.NETS), ("float32", planted.NETS[:4])):
         found.append(pytest.param(precision, list(each_bug_once()), id=f"{precision}-each once"))
         for net in nets:
             every = [(net, bug, layer) for bug, layer in planted_singles(net)]
             name = f"{precision}-{net.name}"
-            found.append(pytest.param(precision, every, id=name, marks=pytest.mark.slow))
+            found.append(pytest.param(precision, every, id=name, marks=pytest.mark.sweep))
     return found
 
 
@@ -141,11 +141,13 @@ def distinct_pairs(net: Net, count: int, seed: int) -> list[dict[str, int]]:
     return pairs
 
 
-@pytest.mark.slow
-def test_four_fifths_of_pairs_are_named() -> None:
+@pytest.mark.parametrize(
+    "count", [pytest.param(4, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.sweep)]
+)
+def test_four_fifths_of_pairs_are_named(count: int) -> None:
     missed, seen = [], 0
     for net in planted.NETS:
-        for bugs in distinct_pairs(net, 40, seed=2):
+        for bugs in distinct_pairs(net, count, seed=2):
             result = diagnosed(net, flat(planted.backward(net, bugs)))
             assert result is not None
             seen += 1
