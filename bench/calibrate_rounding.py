@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck import parallel
-from fastcheck.comparison import PIECE
+from fastcheck.execution import parallel
 from fastcheck.kernels.forward import forward_trace
-from fastcheck.network import Batch, Network
+from fastcheck.model.network import Batch, Network
 from fastcheck.rounding import gradient_rounding, rounding
-from fastcheck.rounding.variances import Trace
-from fastcheck.tolerances import ROUNDING_FACTOR
+from fastcheck.rounding.propagation import Trace
+from fastcheck.verdict.compare import PIECE_SIZE
+from fastcheck.verdict.rules import ROUNDING_FACTOR
 from tests.rounding_cases import (
     Ratios,
     cases,
@@ -115,8 +115,8 @@ def in_a_check(network: Network, batch: Batch, trace: Trace, dtheta: Any) -> Non
     """Ask for σ as the verdict does."""
     predicted = rounding(network, batch, "float32", trace, dtheta)
     for block in network.order.blocks:
-        for start in range(block.offset, block.offset + block.size, PIECE):
-            predicted.between(start, min(start + PIECE, block.offset + block.size))
+        for start in range(block.offset, block.offset + block.size, PIECE_SIZE):
+            predicted.between(start, min(start + PIECE_SIZE, block.offset + block.size))
 
 
 def time_the_model() -> None:

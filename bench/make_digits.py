@@ -1,4 +1,4 @@
-"""Make `fastcheck/data/digits.npz` from the digits that scikit-learn carries.
+"""Make `fastcheck/reference/data/digits.npz` from the digits that scikit-learn carries.
 
 Run once, in a checkout with the `sklearn` extra installed: `python bench/make_digits.py`.
 The choice is the first 50 images of each digit in scikit-learn's order, kept in that order,

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from playwright.sync_api import sync_playwright
 
-from fastcheck.cli import run
+from fastcheck.cli.command import run
 
 PICTURE = Path(__file__).parent.parent / "docs" / "pictures" / "caught.png"
 COMMAND = ("--layers", "64-100-100-10", "--plant", "derivative_missing@1", "--quiet")

@@ -32,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcheck import numerical_gradient
-from fastcheck.network import Batch, Network
-from fastcheck.sampling import sample
+from fastcheck.model.network import Batch, Network
+from fastcheck.sampling.components import sample
 from tests import oracle
 
 Floats: TypeAlias = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.peers import CHECKERS, FIRST, SEED, SIZES, Case, Checker, installed
-from fastcheck.sampling import sample
+from fastcheck.sampling.components import sample
 from tests import oracle
 
 # Forward differences are off by O(ε), all others by the rounding of J over ε.

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from bench.conftest import YARDSTICK, Rate
-from fastcheck.methods import textbook, unit
-from fastcheck.network import Batch, Network
-from fastcheck.parallel import run
-from fastcheck.sampling import sample
+from fastcheck.execution.parallel import run
+from fastcheck.methods import textbook
+from fastcheck.methods.unit import method as unit
+from fastcheck.model.network import Batch, Network
+from fastcheck.sampling.components import sample
 from fastcheck.settings import Settings
 from tests import oracle
 

@@ -12,7 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 import fastcheck
 from bench.conftest import Rate
 from bench.unit import Case
-from fastcheck.backprop import gradients
+from fastcheck.reference.backprop import gradients
 
 SIZES = {"784-128-10": [784, 128, 10], "784-512-512-10": [784, 512, 512, 10]}
 LIMIT = 1e-11  # of the difference to backpropagation

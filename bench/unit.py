@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastcheck
-from fastcheck.backprop import gradients
-from fastcheck.network import Batch, Network
-from fastcheck.verdict import relative_difference
+from fastcheck.model.network import Batch, Network
+from fastcheck.reference.backprop import gradients
+from fastcheck.verdict.verdict import relative_difference
 
 Floats = NDArray[np.float64]
 TURNS = 15
@@ -41,8 +41,10 @@ class Case:
     def of(cls, sizes: list[int], m: int, activation: str = "relu") -> Case:
         """Draw one, the same at every run."""
         rng = np.random.default_rng(0)
-        gain = 2.0 if activation == "relu" else 1.0
-        weights = [rng.standard_normal((n, k)) * np.sqrt(gain / k) for k, n in pairwise(sizes)]
+        local_slope = 2.0 if activation == "relu" else 1.0
+        weights = [
+            rng.standard_normal((n, k)) * np.sqrt(local_slope / k) for k, n in pairwise(sizes)
+        ]
         biases = [0.01 * rng.standard_normal(n) for n in sizes[1:]]
         network = Network.from_arrays(weights, biases, activations=activation)
         inputs = rng.standard_normal((m, sizes[0]))

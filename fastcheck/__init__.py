@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastcheck.assertion import GradientError as GradientError
     from fastcheck.assertion import assert_gradient as assert_gradient
-    from fastcheck.backprop import backward_pass as backward_pass
     from fastcheck.check import gradcheck as gradcheck
     from fastcheck.check import numerical_gradient as numerical_gradient
     from fastcheck.errors import InputError as InputError
@@ -25,13 +24,14 @@ if TYPE_CHECKING:
     from fastcheck.functions import gradcheck_function as gradcheck_function
     from fastcheck.importers import read_problem as read_problem
     from fastcheck.importers import write_problem as write_problem
-    from fastcheck.importers.from_jax import problem_from_jax as problem_from_jax
-    from fastcheck.importers.from_keras import problem_from_keras as problem_from_keras
-    from fastcheck.importers.from_sklearn import problem_from_sklearn as problem_from_sklearn
-    from fastcheck.importers.from_torch import network_from_state_dict as network_from_state_dict
-    from fastcheck.importers.from_torch import problem_from_torch as problem_from_torch
-    from fastcheck.network import Network as Network
-    from fastcheck.problem import Problem as Problem
+    from fastcheck.importers.jax.model import problem_from_jax as problem_from_jax
+    from fastcheck.importers.keras.model import problem_from_keras as problem_from_keras
+    from fastcheck.importers.sklearn import problem_from_sklearn as problem_from_sklearn
+    from fastcheck.importers.torch.model import network_from_state_dict as network_from_state_dict
+    from fastcheck.importers.torch.model import problem_from_torch as problem_from_torch
+    from fastcheck.model.network import Network as Network
+    from fastcheck.model.problem import Problem as Problem
+    from fastcheck.reference.backprop import backward_pass as backward_pass
     from fastcheck.report import Report as Report
     from fastcheck.settings import Settings as Settings
 
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 PLACES = {
     "GradientError": "fastcheck.assertion",
     "InputError": "fastcheck.errors",
-    "Network": "fastcheck.network",
-    "Problem": "fastcheck.problem",
+    "Network": "fastcheck.model.network",
+    "Problem": "fastcheck.model.problem",
     "Report": "fastcheck.report",
     "Settings": "fastcheck.settings",
     "assert_gradient": "fastcheck.assertion",
-    "backward_pass": "fastcheck.backprop",
+    "backward_pass": "fastcheck.reference.backprop",
     "gradcheck": "fastcheck.check",
     "gradcheck_function": "fastcheck.functions",
     "numerical_gradient": "fastcheck.check",
@@ -54,11 +54,11 @@ PLACES = {
     "check_keras": "fastcheck.frameworks",
     "check_sklearn": "fastcheck.frameworks",
     "check_torch": "fastcheck.frameworks",
-    "problem_from_jax": "fastcheck.importers.from_jax",
-    "problem_from_keras": "fastcheck.importers.from_keras",
-    "problem_from_sklearn": "fastcheck.importers.from_sklearn",
-    "problem_from_torch": "fastcheck.importers.from_torch",
-    "network_from_state_dict": "fastcheck.importers.from_torch",
+    "problem_from_jax": "fastcheck.importers.jax.model",
+    "problem_from_keras": "fastcheck.importers.keras.model",
+    "problem_from_sklearn": "fastcheck.importers.sklearn",
+    "problem_from_torch": "fastcheck.importers.torch.model",
+    "network_from_state_dict": "fastcheck.importers.torch.model",
     "read_problem": "fastcheck.importers",
     "write_problem": "fastcheck.importers",
 }

@@ -8,7 +8,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command and exit; what can't even be imported is a line and no wrong gradient."""
     try:
-        from fastcheck.cli import main as command
+        from fastcheck.cli.command import main as command
     except KeyboardInterrupt:
         sys.exit(130)
     except BaseException as error:

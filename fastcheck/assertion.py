@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fastcheck.errors import InputError
 
 if TYPE_CHECKING:
-    from fastcheck.network import Network
-    from fastcheck.problem import Problem
+    from fastcheck.model.network import Network
+    from fastcheck.model.problem import Problem
     from fastcheck.report import Report
 
 __all__ = ["GradientError", "assert_gradient"]
@@ -89,7 +89,7 @@ def _report(subject: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -
         return subject
 
     from fastcheck.check import gradcheck
-    from fastcheck.problem import Problem
+    from fastcheck.model.problem import Problem
 
     if isinstance(subject, Problem):
         _refuse(arguments, {}, "a Problem, which has its batch and gradient")

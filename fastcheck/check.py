@@ -10,24 +10,27 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fastcheck import parallel, sampling, workspaces
-from fastcheck.approximation import Approximation
-from fastcheck.comparison import Deviations
-from fastcheck.cost import CostParts, compare_cost, cost_parts, user_cost
-from fastcheck.door import positive_number
+from fastcheck.determinism import unmoved
 from fastcheck.errors import InputError
-from fastcheck.gradient import Gradient, read_gradient
+from fastcheck.execution import buffers as workspaces
+from fastcheck.execution import parallel
 from fastcheck.methods.table import preparation
+from fastcheck.model.approximation import Approximation
+from fastcheck.model.cost import CostParts, compare_cost, cost_parts, user_cost
+from fastcheck.model.gradient import Gradient, read_gradient
+from fastcheck.model.network import PENALTIES, Batch, Network
 from fastcheck.model.user_calls import Handed, call_on_copies
-from fastcheck.network import PENALTIES, Batch, Network
-from fastcheck.repeatable import unmoved
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, NetworkFacts, Report, RunFacts
-from fastcheck.report.pictures import Pictures
-from fastcheck.sample_coverage import coverage
+from fastcheck.report.plot_data import Pictures
+from fastcheck.sampling import components as sampling
+from fastcheck.sampling.coverage import coverage
 from fastcheck.settings import Settings, SettingsOptions
-from fastcheck.verdict import Judgement, judge
+from fastcheck.types import Floats, Integers
+from fastcheck.validation import positive_number
+from fastcheck.verdict.compare import RoundingModel
+from fastcheck.verdict.verdict import Verdict, evaluate
 from fastcheck.versions import versions
 
 if TYPE_CHECKING:
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckOptions", "gradcheck", "numerical_gradient"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 LEARNING_RATE = 0.1
 
@@ -100,15 +101,15 @@ class _Artist:
     batch: Batch
     gradient: Floats
     approximation: Approximation
-    sigma: Callable[[], Deviations]
+    sigma: Callable[[], RoundingModel]
     settings: Settings
 
     def __call__(self, with_curve: bool) -> Pictures:
-        from fastcheck.report.reduction import draw
-        from fastcheck.vcurve import v_curve
+        from fastcheck.methods.epsilon_sweep import v_curve
+        from fastcheck.report.downsample import downsample
 
         order = self.network.order
-        pictures = draw(order, self.gradient, self.approximation, self.sigma, self.settings)
+        pictures = downsample(order, self.gradient, self.approximation, self.sigma, self.settings)
         if not with_curve:
             return pictures
         curve = v_curve(self.network, self.batch, self.gradient, self.settings)
@@ -199,7 +200,7 @@ def numerical_gradient(
     """
     chosen = Settings.of(**settings)
     batch = network.batch(inputs, targets)
-    indices, _ = sampling.choose(network.order, chosen)
+    indices, _ = sampling.select_components(network.order, chosen)
     approximation = _approximate(network, batch, indices, chosen)
     if approximation.indices is None:
         return approximation.values
@@ -217,24 +218,24 @@ def _check(task: _Task) -> Report:
         cost, cost_notes = _cost(task, batch)
         gradient = read_gradient(network, task.gradients, task.inputs, task.targets)
         _require_same_cost(task, cost)
-        indices, notes = sampling.choose(network.order, settings)
+        indices, notes = sampling.select_components(network.order, settings)
     with clock.part("differences"):
         approximation = _approximate(network, batch, indices, settings)
         if approximation.method == "textbook":
             approximation = _second_look(network, batch, gradient.vector, approximation, settings)
     precision = settings.precision or gradient.precision
     with clock.part("comparison"), parallel.one_blas_thread():
-        judgement, sigma = _judged(
+        verdict, sigma = _judged(
             network, batch, gradient.vector, approximation, settings, precision
         )
     diagnosis: dict[str, Any] = {}
-    if judgement.status == "wrong":
+    if verdict.status == "wrong":
         with clock.part("diagnosis"), parallel.one_blas_thread():
             diagnosis = _diagnosis(
-                network, batch, gradient.vector, approximation, judgement, precision
+                network, batch, gradient.vector, approximation, verdict, precision
             )
     return Report.of(
-        judgement,
+        verdict,
         diagnosis=diagnosis,
         held_to=_held_to(settings, precision),
         method=_method_facts(approximation, settings, network.size),
@@ -247,9 +248,9 @@ def _check(task: _Task) -> Report:
             *cost_notes,
             *gradient.notes,
             *approximation.notes,
-            *_kink_notes(judgement.whole.kinks),
+            *_kink_notes(verdict.whole.kinks),
         ),
-        coverage=coverage(network.order, gradient.vector, approximation, judgement, settings),
+        coverage=coverage(network.order, gradient.vector, approximation, verdict, settings),
         artist=_Artist(network, batch, gradient.vector, approximation, sigma, settings),
     )
 
@@ -261,25 +262,25 @@ def _judged(
     approximation: Approximation,
     settings: Settings,
     precision: str,
-) -> tuple[Judgement, Callable[[], Deviations]]:
+) -> tuple[Verdict, Callable[[], RoundingModel]]:
     """Hold the gradient against its approximation; return also what makes the σ that decided."""
     make = partial(_rounding, network, batch, precision, approximation)
     on_kinks = approximation.kinks.positions.size > 0
     sigma = cache(make)
-    judgement = judge(network.order, gradient, approximation, sigma, settings)
-    if judgement.status != "agree" and on_kinks:
+    verdict = evaluate(network.order, gradient, approximation, sigma, settings)
+    if verdict.status != "agree" and on_kinks:
         # Units on a kink may carry rounding on that the table's slopes leave out.
         sigma = cache(partial(make, on_kinks=True))
-        judgement = judge(network.order, gradient, approximation, sigma, settings)
-    if judgement.status != "wrong" or precision not in ("float16", "bfloat16"):
-        return judgement, sigma
+        verdict = evaluate(network.order, gradient, approximation, sigma, settings)
+    if verdict.status != "wrong" or precision not in ("float16", "bfloat16"):
+        return verdict, sigma
     from fastcheck.rounding.loops import BlockError, rounds_every_addition
 
-    errors = [BlockError(block.error_norm, block.checked) for block in judgement.blocks]
+    errors = [BlockError(block.error_norm, block.checked) for block in verdict.blocks]
     if not rounds_every_addition(errors, make(), make(loops=True)):
-        return judgement, sigma
+        return verdict, sigma
     loops = cache(partial(make, loops=True, on_kinks=on_kinks))
-    return judge(network.order, gradient, approximation, loops, settings), loops
+    return evaluate(network.order, gradient, approximation, loops, settings), loops
 
 
 def _rounding(
@@ -305,7 +306,7 @@ def _diagnosis(
     batch: Batch,
     gradient: Floats,
     approximation: Approximation,
-    judgement: Judgement,
+    verdict: Verdict,
     precision: str,
 ) -> dict[str, Any]:
     """Return what the slip most likely is; nothing where the loss is the user's own."""
@@ -313,7 +314,7 @@ def _diagnosis(
         return {}
     from fastcheck.diagnosis.diagnose import diagnose
 
-    found = diagnose(network, batch, gradient, approximation, judgement, precision)
+    found = diagnose(network, batch, gradient, approximation, verdict, precision)
     return found.to_json()
 
 

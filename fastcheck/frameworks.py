@@ -11,12 +11,12 @@ from fastcheck.errors import InputError
 from fastcheck.function_options import FUNCTION_METHODS, FunctionOptions
 from fastcheck.functions import gradcheck_function
 from fastcheck.importers.chain import NoChainError
-from fastcheck.importers.from_jax import JaxOptions, problem_from_jax
-from fastcheck.importers.from_keras import KerasOptions, problem_from_keras
-from fastcheck.importers.from_sklearn import problem_from_sklearn
-from fastcheck.importers.from_torch import TorchOptions, problem_from_torch
 from fastcheck.importers.function import ModelFunction
-from fastcheck.problem import Problem
+from fastcheck.importers.jax.model import JaxOptions, problem_from_jax
+from fastcheck.importers.keras.model import KerasOptions, problem_from_keras
+from fastcheck.importers.sklearn import problem_from_sklearn
+from fastcheck.importers.torch.model import TorchOptions, problem_from_torch
+from fastcheck.model.problem import Problem
 from fastcheck.report import Report
 
 __all__ = ["check_jax", "check_keras", "check_sklearn", "check_torch"]
@@ -90,7 +90,7 @@ def check_torch(
         tokens = "float" not in str(getattr(inputs, "dtype", "float"))
         if own or not (isinstance(error, NoChainError) or tokens):
             raise
-        from fastcheck.importers.torch_function import function_from_torch
+        from fastcheck.importers.torch.function import function_from_torch
 
         function = function_from_torch(module, loss, inputs, targets)
         return _check_function(function, settings, call, error)
@@ -172,7 +172,7 @@ def check_jax(params: Any, gradient: Any, inputs: Any, targets: Any, **options: 
     except NoChainError as error:
         if not callable(own.get("cost")) or set(own) - {"cost"}:
             raise
-        from fastcheck.importers.jax_function import function_from_jax
+        from fastcheck.importers.jax.function import function_from_jax
 
         function = function_from_jax(params, gradient, inputs, targets, own["cost"])
         return _check_function(function, settings, call, error)

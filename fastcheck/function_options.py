@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
-from fastcheck.door import positive_number
 from fastcheck.errors import InputError, near_names
 from fastcheck.settings import Settings, SettingsOptions
+from fastcheck.validation import positive_number
 
 __all__ = ["FUNCTION_METHODS", "FunctionOptions", "FunctionSettings"]
 

@@ -9,32 +9,31 @@ from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcheck import parallel, sampling
-from fastcheck.approximation import Approximation
-from fastcheck.door import finite_array, lower_precision, unit_roundoff
 from fastcheck.errors import InputError
+from fastcheck.execution import parallel
 from fastcheck.function_options import FunctionOptions, FunctionSettings
-from fastcheck.methods.black_box import BlackBox
-from fastcheck.methods.calibration import Calibration, calibrate, calibrate_noise
-from fastcheck.methods.components import Differences
-from fastcheck.methods.direction_verdict import check_directions
-from fastcheck.methods.directions import Directions
-from fastcheck.methods.function_components import ComponentCheck, Given, check_components
+from fastcheck.methods.function.black_box import BlackBox
+from fastcheck.methods.function.calibration import Calibration, calibrate, calibrate_noise
+from fastcheck.methods.function.components import ComponentCheck, Given, check_components
+from fastcheck.methods.function.differences import Differences
+from fastcheck.methods.function.directions import Directions
+from fastcheck.methods.function.verdict import check_directions
+from fastcheck.model.approximation import Approximation
 from fastcheck.model.given_gradient import GivenGradient, read_gradient
 from fastcheck.model.parameter_tree import ParameterTree
 from fastcheck.model.purity import Watch, require_same, written_data
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, Report, RunFacts
-from fastcheck.report.words import number as figure
-from fastcheck.sample_coverage import coverage
-from fastcheck.verdict import BlockVerdict, Judgement, judge, worst_status
+from fastcheck.report.sentences import number as figure
+from fastcheck.sampling import components as sampling
+from fastcheck.sampling.coverage import coverage
+from fastcheck.types import Floats
+from fastcheck.validation import finite_array, lower_precision, unit_roundoff
+from fastcheck.verdict.verdict import BlockVerdict, Verdict, evaluate, worst_status
 from fastcheck.versions import versions
 
 __all__ = ["FunctionOptions", "gradcheck_function"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 # More components than this are held to random directions unless the user says otherwise.
 MOST_COMPONENTS = 20_000
@@ -198,10 +197,10 @@ def _by_directions(subject: _Subject, settings: FunctionSettings, count: int) ->
     asked = Directions(
         subject.gradient.vector, rounding, count, settings.asked, settings.coarsest, seed
     )
-    judgement, notes = check_directions(box, asked, calibration)
+    verdict, notes = check_directions(box, asked, calibration)
     facts = MethodFacts(
         name=f"{count} random direction{'s' * (count > 1)} in each block",
-        epsilon=float(np.median([block.epsilon or 0.0 for block in judgement.blocks])),
+        epsilon=float(np.median([block.epsilon or 0.0 for block in verdict.blocks])),
         seed=seed,
         checked=subject.tree.size,
         size=subject.tree.size,
@@ -210,8 +209,8 @@ def _by_directions(subject: _Subject, settings: FunctionSettings, count: int) ->
         directions=count,
     )
     return Report.of(
-        judgement,
-        held_to=_held_to(judgement, calibration, settings, subject.precision),
+        verdict,
+        held_to=_held_to(verdict, calibration, settings, subject.precision),
         method=facts,
         cost=CostFacts(total=subject.value),
         notes=(*subject.notes, *notes, f"Seed of the directions: {seed}."),
@@ -221,7 +220,7 @@ def _by_directions(subject: _Subject, settings: FunctionSettings, count: int) ->
 def _by_components(subject: _Subject, settings: FunctionSettings) -> Report:
     """Check component by component."""
     box, shared = subject.box, settings.shared
-    indices, notes = sampling.choose(subject.tree, shared)
+    indices, notes = sampling.select_components(subject.tree, shared)
     calibration = calibrate(
         box, subject.value, subject.noise, epsilon=settings.named_epsilon, seed=shared.seed
     )
@@ -236,29 +235,29 @@ def _by_components(subject: _Subject, settings: FunctionSettings) -> Report:
     )
     check = check_components(box, given, calibration, indices, run)
     rules = replace(shared, tol=settings.asked)
-    judgement = judge(subject.tree, given.gradient, check.approximation, None, rules)
-    judgement, more = _resolved(judgement, check, calibration, settings)
+    verdict = evaluate(subject.tree, given.gradient, check.approximation, None, rules)
+    verdict, more = _resolved(verdict, check, calibration, settings)
     approximation = check.approximation
     return Report.of(
-        judgement,
-        held_to=_held_to(judgement, calibration, settings, subject.precision),
+        verdict,
+        held_to=_held_to(verdict, calibration, settings, subject.precision),
         method=_facts(approximation, calibration, settings, box),
         cost=CostFacts(total=subject.value),
         notes=(*subject.notes, *notes, *approximation.notes, *more),
-        coverage=coverage(subject.tree, given.gradient, approximation, judgement, shared),
+        coverage=coverage(subject.tree, given.gradient, approximation, verdict, shared),
     )
 
 
 def _resolved(
-    judgement: Judgement,
+    verdict: Verdict,
     check: ComponentCheck,
     calibration: Calibration,
     settings: FunctionSettings,
-) -> tuple[Judgement, tuple[str, ...]]:
+) -> tuple[Verdict, tuple[str, ...]]:
     """Say of each block which error would have been seen; what can't be told is no agreement."""
     blocks, notes = [], []
     for block, resolution, hidden, step in zip(
-        judgement.blocks, check.resolutions, check.hidden, calibration.steps, strict=True
+        verdict.blocks, check.resolutions, check.hidden, calibration.steps, strict=True
     ):
         known = replace(block, resolution=resolution, epsilon=float(step))
         coarse = block.checked > 0 and resolution > settings.coarsest
@@ -268,23 +267,21 @@ def _resolved(
             elif settings.atol == 0.0:
                 notes.append(_hidden_note(block))
         blocks.append(known)
-    changed = any(
-        new.status != old.status for new, old in zip(blocks, judgement.blocks, strict=True)
-    )
+    changed = any(new.status != old.status for new, old in zip(blocks, verdict.blocks, strict=True))
     told = [r for r, hidden in zip(check.resolutions, check.hidden, strict=True) if not hidden]
-    whole = replace(judgement.whole, resolution=max(told, default=None))
+    whole = replace(verdict.whole, resolution=max(told, default=None))
     if changed and whole.status == "agree":
         whole = replace(whole, status="cannot tell", grade="look")
-    status = worst_status(judgement.status, *(block.verdict for block in blocks))
-    if settings.tol is None and not judgement.whole.gradient_norm and status == "agree":
+    status = worst_status(verdict.status, *(block.verdict for block in blocks))
+    if settings.tol is None and not verdict.whole.gradient_norm and status == "agree":
         notes.append(
             "Every component of dθ is 0 here, and so are the differences: a gradient that is wrong "
             "by a factor would look the same. Check at another θ."
         )
         if settings.atol == 0.0:
             status, whole = "cannot tell", replace(whole, status="cannot tell", grade="look")
-    grade = "look" if status == "cannot tell" and judgement.grade == "great" else judgement.grade
-    found = replace(judgement, status=status, grade=grade, whole=whole, blocks=tuple(blocks))
+    grade = "look" if status == "cannot tell" and verdict.grade == "great" else verdict.grade
+    found = replace(verdict, status=status, grade=grade, whole=whole, blocks=tuple(blocks))
     return found, tuple(notes)
 
 
@@ -302,10 +299,10 @@ def _hidden_note(block: BlockVerdict) -> str:
 
 
 def _held_to(
-    judgement: Judgement, calibration: Calibration, settings: FunctionSettings, precision: str
+    verdict: Verdict, calibration: Calibration, settings: FunctionSettings, precision: str
 ) -> HeldTo:
     """Say what the gradient is held to, and why."""
-    resolution = judgement.whole.resolution or 0.0
+    resolution = verdict.whole.resolution or 0.0
     if settings.tol is not None:
         reason = f"a relative difference of {settings.tol:g}, and rounding in {precision}"
         return HeldTo(settings.tol, precision, reason, resolution, calibration.noise)

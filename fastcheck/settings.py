@@ -168,7 +168,7 @@ class Settings:
 
 
 def _positive_number(value: Any, name: str, *, below: float = math.inf) -> float:
-    from fastcheck.door import positive_number  # brings NumPy; the names above do not
+    from fastcheck.validation import positive_number  # brings NumPy; the names above do not
 
     return positive_number(value, name, below=below)
 

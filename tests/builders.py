@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck import Network
-from fastcheck.network import Batch
+from fastcheck.model.network import Batch
 from tests import oracle
 from tests.networks import Drawn
 

@@ -8,9 +8,9 @@ from typing import Any
 import mpmath
 import numpy as np
 
-from fastcheck.network import Batch, Network
+from fastcheck.model.network import Batch, Network
 from fastcheck.rounding import Rounding, rounding
-from fastcheck.tolerances import ROUNDING_FACTOR, BlockErrors, block_rounding, worst_of
+from fastcheck.verdict.rules import ROUNDING_FACTOR, BlockErrors, block_rounding, worst_of
 from tests import oracle
 from tests.builders import as_network
 from tests.networks import ACTIVATIONS, LOSSES, Drawn, random_targets
@@ -47,11 +47,11 @@ class Ratios:
 def dense(seed: int, widths: Sequence[int], m: int = 32, activation: str = "tanh") -> Drawn:
     """Return an untrained network of an everyday kind, in float32."""
     rng = np.random.default_rng(seed)
-    gain = 1.0 if activation in ("tanh", "sigmoid") else 2.0
+    local_slope = 1.0 if activation in ("tanh", "sigmoid") else 2.0
     labels = rng.integers(widths[-1], size=m)
     return Drawn(
         weights=[
-            rng.normal(0, np.sqrt(gain / n), (k, n)).astype(np.float32)
+            rng.normal(0, np.sqrt(local_slope / n), (k, n)).astype(np.float32)
             for n, k in itertools.pairwise(widths)
         ],
         biases=[rng.normal(0, 0.1, k).astype(np.float32) for k in widths[1:]],
@@ -78,10 +78,10 @@ def draw(rng: np.random.Generator, dtype: Any, widths: list[int], m: int) -> Dra
     if rng.random() < 0.5:
         inputs *= rng.random(inputs.shape) < 0.2
     masks = [np.asarray((rng.random((m, k)) < keep) / keep, dtype) for k in widths[1:-1]]
-    gain = _gain(rng, len(hidden) + 1)
+    local_slope = _gain(rng, len(hidden) + 1)
     return Drawn(
         weights=[
-            np.asarray(rng.normal(0, gain * np.sqrt(1.6 / n), (k, n)), dtype)
+            np.asarray(rng.normal(0, local_slope * np.sqrt(1.6 / n), (k, n)), dtype)
             for n, k in itertools.pairwise(widths)
         ],
         biases=[

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from fastcheck.backprop import backward_pass, gradients
 from fastcheck.errors import InputError
-from fastcheck.network import Network
+from fastcheck.model.network import Network
+from fastcheck.reference.backprop import backward_pass, gradients
 from tests import networks, oracle
 from tests.builders import network_of
 from tests.networks import Drawn

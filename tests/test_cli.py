@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastcheck import cli
-from fastcheck.cli import run
+from fastcheck.cli import command as cli
+from fastcheck.cli.command import run
 from fastcheck.diagnosis.inject import PLANTS
 from fastcheck.importers.npz import read_problem, write_problem
-from fastcheck.problem import Example, make_problem
+from fastcheck.model.problem import Example, make_problem
 from fastcheck.report import Report
 from fastcheck.settings import BACKENDS, METHODS, Settings
 
@@ -81,7 +81,7 @@ def says(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 def options() -> list[str]:
     """Return every option's name, from the command itself."""
-    source = inspect.getsource(sys.modules["fastcheck.options"])
+    source = inspect.getsource(sys.modules["fastcheck.cli.options"])
     return sorted(set(re.findall(r'"(--[a-z0-9-]+)"', source)))
 
 
@@ -150,7 +150,7 @@ def test_a_module_in_the_working_folder_is_found(target: Path) -> None:
 @pytest.mark.cli
 def test_help_is_quick_and_needs_no_numpy() -> None:
     code = (
-        "import sys; from fastcheck.cli import run; code = run(['--help']);"
+        "import sys; from fastcheck.cli.command import run; code = run(['--help']);"
         "print(code, sorted({'numpy', 'numba', 'scipy', 'joblib'} & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -366,7 +366,9 @@ def test_a_python_file_gives_the_problem(
 
 
 def test_a_module_gives_the_problem(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = says(capsys, "fastcheck.problem:make_problem", "--sample", "50", "--json", "-")
+    code, out, _ = says(
+        capsys, "fastcheck.model.problem:make_problem", "--sample", "50", "--json", "-"
+    )
     assert code == 0
     assert json.loads(out)["method"]["size"] == 1_126_410
 
@@ -569,7 +571,7 @@ def test_an_interruption_is_one_line(
 def test_a_failed_self_check_cannot_tell(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fastcheck.methods.self_check import SelfCheckError
+    from fastcheck.methods.unit.self_check import SelfCheckError
 
     def broken(*_: object) -> None:
         raise SelfCheckError("the two methods disagree")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastcheck.cost import compare_cost, cost_parts
 from fastcheck.errors import InputError
-from fastcheck.network import Batch, Network
+from fastcheck.model.cost import compare_cost, cost_parts
+from fastcheck.model.network import Batch, Network
 from tests import networks, oracle
 from tests.builders import network_of
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from fastcheck import gradcheck
-from fastcheck.approximation import Approximation
-from fastcheck.backprop import gradients
 from fastcheck.diagnosis.context import MAX_SEARCHES, Context
 from fastcheck.diagnosis.diagnose import Diagnosis, diagnose
 from fastcheck.diagnosis.fitting import weights_text
 from fastcheck.diagnosis.search import search
-from fastcheck.network import Batch, Network
+from fastcheck.model.approximation import Approximation
+from fastcheck.model.network import Batch, Network
+from fastcheck.reference.backprop import gradients
 from fastcheck.rounding import gradient_rounding
 from fastcheck.settings import Settings
-from fastcheck.verdict import judge
+from fastcheck.verdict.verdict import evaluate
 from tests import invented, planted
 from tests.planted import Net
 
@@ -51,16 +51,16 @@ def diagnosed(net: Net, gradient: planted.Array, precision: str = "float64") -> 
     """The diagnosis, None where the gradient passes."""
     network, batch = built(net)
     approximation = Approximation("unit", 1e-7, None, flat(planted.backward(net, {})))
-    judgement = judge(
+    verdict = evaluate(
         network.order,
         gradient,
         approximation,
         lambda: gradient_rounding(network, batch, precision),
         Settings(),
     )
-    if judgement.status != "wrong":
+    if verdict.status != "wrong":
         return None
-    return diagnose(network, batch, gradient, approximation, judgement, precision)
+    return diagnose(network, batch, gradient, approximation, verdict, precision)
 
 
 def planted_singles(net: Net) -> list[tuple[str, int]]:

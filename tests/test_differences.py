@@ -21,7 +21,7 @@ import pytest
 
 from fastcheck.kernels.activations import ACTIVATIONS
 from fastcheck.kernels.losses import LOSSES
-from fastcheck.methods.probes import trace_of
+from fastcheck.methods.unit.probes import trace_of
 from tests import networks, oracle_mpmath
 from tests.builders import as_network
 from tests.networks import Drawn

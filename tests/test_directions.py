@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fastcheck import gradcheck_function
-from fastcheck.methods.calibration import random_direction
-from fastcheck.methods.directions import MISSED_SHARE, missed_error
+from fastcheck.methods.function.calibration import random_direction
+from fastcheck.methods.function.directions import MISSED_SHARE, missed_error
 
 N = 30_000
 WEIGHTS = np.random.default_rng(0).normal(size=N) / np.sqrt(N)

@@ -14,12 +14,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from fastcheck.cli import EXIT_CODES
+from fastcheck.cli.command import EXIT_CODES
+from fastcheck.cli.options import DTYPES, FORMATS
 from fastcheck.importers.npz import SPEC_FIELDS
 from fastcheck.kernels.activations import ACTIVATIONS
 from fastcheck.kernels.losses import LOSSES
-from fastcheck.network import PENALTIES
-from fastcheck.options import DTYPES, FORMATS
+from fastcheck.model.network import PENALTIES
 from fastcheck.settings import BACKENDS, METHODS
 from tests.pages import ELISION, Step, difference, steps_of, written
 

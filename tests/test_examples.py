@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fastcheck.cli import run
+from fastcheck.cli.command import run
 from fastcheck.importers.npz import read_problem
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastcheck.cli import run
+from fastcheck.cli.command import run
 from fastcheck.errors import InputError
 from fastcheck.importers.npz import SPEC_FIELDS, read_problem, write_problem
-from fastcheck.importers.zipped_arrays import LIMIT_BYTES
-from fastcheck.network import Network
-from fastcheck.problem import Example, Problem, make_problem
+from fastcheck.importers.npz_reader import LIMIT_BYTES
+from fastcheck.model.network import Network
+from fastcheck.model.problem import Example, Problem, make_problem
 from tests import oracle
 
 SPEC: dict[str, Any] = {"activations": ["tanh", "identity"], "loss": "squared_error", "l2": 0.5}

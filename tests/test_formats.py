@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from fastcheck import cli, options
-from fastcheck.approximation import Approximation, Kinks
-from fastcheck.cli import run
+from fastcheck.cli import command as cli
+from fastcheck.cli import options
+from fastcheck.cli.command import run
+from fastcheck.model.approximation import Approximation, Kinks
+from fastcheck.model.parameters import ThetaLayout
 from fastcheck.report import Report
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts
-from fastcheck.report.findings import findings
+from fastcheck.report.diagnosis_sentences import findings
 from fastcheck.report.formats import FORMATS, Canvas, render
 from fastcheck.report.text import bar, failure
 from fastcheck.settings import Settings
-from fastcheck.theta import ThetaLayout
-from fastcheck.verdict import judge
+from fastcheck.verdict.verdict import evaluate
 
 ORDER = ThetaLayout.from_sizes([30, 20, 10], [True, True])
 EVIL = "a|b `c` <img> *d* ::error::\n%0A]]>&\x00\x1b[31m"
@@ -48,7 +49,7 @@ def made(*wrong: str, noise: float = 0.0, **facts: Any) -> Report:
     approximation = Approximation("unit", 1e-7, None, a, noise, Kinks.none())
     facts.setdefault("held_to", HeldTo(1e-7, "float64", "a relative difference of 1e-07"))
     facts.setdefault("method", MethodFacts("unit", 1e-7, 0, ORDER.size, ORDER.size))
-    return Report.of(judge(ORDER, g, approximation, None, Settings()), **facts)
+    return Report.of(evaluate(ORDER, g, approximation, None, Settings()), **facts)
 
 
 def other_cost() -> CostFacts:
@@ -224,7 +225,7 @@ def test_github_commands_are_not_broken_out_of() -> None:
 def test_github_shows_ten_at_most() -> None:
     order = ThetaLayout.from_sizes([2] * 12, [True] * 11)
     a = np.ones(order.size)
-    verdict = judge(
+    verdict = evaluate(
         order, 2 * a, Approximation("unit", 1e-7, None, a, 0.0, Kinks.none()), None, Settings()
     )
     facts: dict[str, Any] = {

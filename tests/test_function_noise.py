@@ -11,8 +11,8 @@ import pytest
 
 from fastcheck import gradcheck_function
 from fastcheck.errors import InputError
-from fastcheck.methods.black_box import BlackBox
-from fastcheck.methods.calibration import measure_noise, scales_of
+from fastcheck.methods.function.black_box import BlackBox
+from fastcheck.methods.function.calibration import measure_noise, scales_of
 from fastcheck.model.parameter_tree import ParameterTree
 
 RNG = np.random.default_rng(0)

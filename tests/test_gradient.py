@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fastcheck.errors import InputError
-from fastcheck.gradient import read_gradient
-from fastcheck.network import Network
+from fastcheck.model.gradient import read_gradient
+from fastcheck.model.network import Network
 
 SIZES = (4, 3, 2)
 
@@ -28,7 +28,7 @@ def blocks(net: Network, dtype: Any = float) -> dict[str, Any]:
     """A gradient in the owner's layout whose values in θ's order are 0, 1, 2, …"""
     counted = np.arange(net.size, dtype=float)
     return {
-        b.gradient_name: net.owner_array(b, v).astype(dtype) for b, v in net.order.views(counted)
+        b.gradient_name: net.user_array(b, v).astype(dtype) for b, v in net.order.views(counted)
     }
 
 

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastcheck.approximation import Approximation, Kinks
+from fastcheck.model.approximation import Approximation, Kinks
+from fastcheck.model.parameters import ThetaLayout
 from fastcheck.report.data import HeldTo, MethodFacts, NetworkFacts, Report, RunFacts
-from fastcheck.report.heatmap import LIGHT, Cells
-from fastcheck.report.html import notebook, render
+from fastcheck.report.downsample import downsample
+from fastcheck.report.html.heatmap import LIGHT, Cells
+from fastcheck.report.html.page import notebook, render
 from fastcheck.report.json import _dataclass, encode
-from fastcheck.report.pictures import Curve, Pictures, VCurve
-from fastcheck.report.reduction import draw
+from fastcheck.report.plot_data import Curve, Pictures, VCurve
 from fastcheck.settings import Settings
-from fastcheck.theta import ThetaLayout
-from fastcheck.verdict import judge
+from fastcheck.verdict.verdict import evaluate
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -80,19 +80,19 @@ def assembled(
     **facts: Any,
 ) -> tuple[Report, Pictures]:
     settings = Settings()
-    judgement = judge(order, gradient, approximation, 0.0, settings)
+    verdict = evaluate(order, gradient, approximation, 0.0, settings)
     network = NetworkFacts(
         "a network", sizes, ("relu",) * (len(sizes) - 1), "softmax_cross_entropy", "mean", 0.1,
         "(λ/2m)·Σ‖W‖²", 32, "float64", "rows",
     )  # fmt: skip
     known: dict[str, Any] = {
         "held_to": HeldTo(1e-7, "float64", "a relative difference of 1e-07"),
-        "method": MethodFacts("unit", 1e-7, 3, judgement.whole.checked, order.size),
+        "method": MethodFacts("unit", 1e-7, 3, verdict.whole.checked, order.size),
         "network": network,
         "run": RunFacts({"numpy": "2"}, 2, {"differences": 0.5}, "fastcheck problem.npz --seed 3"),
     }
-    report = Report.of(judgement, **{**known, **facts})
-    return report, draw(order, gradient, approximation, 0.0, settings)
+    report = Report.of(verdict, **{**known, **facts})
+    return report, downsample(order, gradient, approximation, 0.0, settings)
 
 
 @pytest.fixture(scope="module")
@@ -153,12 +153,14 @@ def test_each_cell_holds_the_worst_of_its_components(transposed: bool) -> None:
     relative = 10.0 ** rng.uniform(-16, -8, order.size)
     relative[rng.choice(order.size, 40, replace=False)] = 0.3
     gradient = values * (1 + relative) / (1 - relative)
-    pictures = draw(order, gradient, Approximation("unit", 1e-7, None, values), 0.0, Settings())
+    pictures = downsample(
+        order, gradient, Approximation("unit", 1e-7, None, values), 0.0, Settings()
+    )
     error = np.abs(gradient - values) / (np.abs(gradient) + np.abs(values))
     severity = np.where(error > 1e-7, 3, 0)
     grid = pictures.grids[0]
     cells = Cells.of(grid)
-    cell, shape = grid.cell, order.blocks[0].owner_shape
+    cell, shape = grid.cell, order.blocks[0].user_shape
     if transposed:
         cells = replace(cells, **{k: v.T for k, v in vars(cells).items()})
         cell = cell[::-1]

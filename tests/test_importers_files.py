@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from fastcheck import check
-from fastcheck.backprop import backward_pass
-from fastcheck.cli import run
+from fastcheck.cli.command import run
 from fastcheck.errors import InputError
-from fastcheck.gradient import read_gradient
 from fastcheck.importers import FORMATS, read_problem, write_problem
 from fastcheck.kernels.activations import ACTIVATIONS
-from fastcheck.network import Network
-from fastcheck.problem import Problem
+from fastcheck.model.gradient import read_gradient
+from fastcheck.model.network import Network
+from fastcheck.model.problem import Problem
+from fastcheck.reference.backprop import backward_pass
 
 SUFFIXES = tuple(FORMATS)
 
@@ -313,8 +313,8 @@ def test_importing_the_importers_imports_no_framework() -> None:
     import subprocess
 
     code = (
-        "import sys, fastcheck.frameworks, fastcheck.importers.from_onnx, "
-        "fastcheck.importers.from_safetensors\n"
+        "import sys, fastcheck.frameworks, fastcheck.importers.onnx.problem, "
+        "fastcheck.importers.safetensors\n"
         "assert not {'torch', 'keras', 'sklearn', 'jax', 'onnx', 'safetensors'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,7 @@ import pytest
 
 from fastcheck.errors import InputError
 from fastcheck.frameworks import check_jax
-from fastcheck.importers.from_jax import problem_from_jax
+from fastcheck.importers.jax.model import problem_from_jax
 
 jax: Any = pytest.importorskip("jax")
 jnp: Any = jax.numpy

@@ -12,7 +12,7 @@ import pytest
 
 from fastcheck.errors import InputError
 from fastcheck.frameworks import check_sklearn
-from fastcheck.importers.from_sklearn import problem_from_sklearn
+from fastcheck.importers.sklearn import problem_from_sklearn
 
 pytest.importorskip("sklearn")
 from sklearn.exceptions import ConvergenceWarning

@@ -12,7 +12,7 @@ import pytest
 
 from fastcheck.errors import InputError
 from fastcheck.frameworks import check_torch
-from fastcheck.importers.from_torch import network_from_state_dict, problem_from_torch
+from fastcheck.importers.torch.model import network_from_state_dict, problem_from_torch
 
 torch: Any = pytest.importorskip("torch")
 nn: Any = torch.nn

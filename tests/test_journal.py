@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastcheck.errors import InputError
-from fastcheck.journal import RECORD, Journal, digest
+from fastcheck.execution.journal import RECORD, Journal, digest
 
 
 @pytest.fixture

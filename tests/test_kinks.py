@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastcheck import Network, gradcheck
-from fastcheck.methods.unit import prepare
+from fastcheck.methods.unit.method import prepare
 from fastcheck.report.data import Report
 from fastcheck.settings import Settings
 from tests import kinked_networks as kinked

@@ -107,7 +107,7 @@ def test_every_import_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "some.py"
     file.write_text(
         "import fastcheck.check\nfrom fastcheck.kernels import forward\nimport numpy\n"
-        "def late():\n    from fastcheck.network import Network\n    from fastcheck import Report\n"
+        "def late():\n    from fastcheck.model.network import Network\n    from fastcheck import Report\n"
     )
     found = {str(f.relative_to(PACKAGE)) for f in imports(file)}
     assert found == {"check.py", "kernels/forward.py", "network.py", "__init__.py"}

@@ -19,8 +19,8 @@ from cloudpickle import register_pickle_by_value  # noqa: TID251 - it only sends
 from threadpoolctl import threadpool_info
 
 from fastcheck.errors import InputError
-from fastcheck.journal import Journal
-from fastcheck.parallel import one_blas_thread, run
+from fastcheck.execution.journal import Journal
+from fastcheck.execution.parallel import one_blas_thread, run
 from fastcheck.settings import Settings
 
 # Worker processes can't import the tests, which are no installed package: send what they define.
@@ -211,7 +211,7 @@ def test_the_bar_is_for_long_work_on_a_terminal(
     stream = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr("fastcheck.parallel.SILENT_SECONDS", patience)
+    monkeypatch.setattr("fastcheck.execution.parallel.SILENT_SECONDS", patience)
     run(Squares(pause=0.003), Settings.of(jobs=2, progress=progress), "a textbook")
     assert ("a textbook" in stream.getvalue()) is shown
     assert ("/s" in stream.getvalue()) is shown

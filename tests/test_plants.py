@@ -6,12 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fastcheck.backprop import gradients
 from fastcheck.check import gradcheck
 from fastcheck.diagnosis.bugs import buggy_gradients
 from fastcheck.diagnosis.inject import PLANTS, in_words, plant
 from fastcheck.errors import InputError
-from fastcheck.network import Batch, Network
+from fastcheck.model.network import Batch, Network
+from fastcheck.reference.backprop import gradients
 from tests import oracle
 
 # Each has no effect in most networks: where it has one.

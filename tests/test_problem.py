@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from fastcheck.check import gradcheck
-from fastcheck.data import load_digits
 from fastcheck.errors import InputError
 from fastcheck.kernels.activations import ACTIVATIONS
 from fastcheck.kernels.losses import LOSSES
-from fastcheck.problem import Example, make_problem
+from fastcheck.model.problem import Example, make_problem
+from fastcheck.reference.data import load_digits
 
 
 def test_the_default_is_a_million_parameters_on_digits() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastcheck import Network, backward_pass
-from fastcheck.cli import run
+from fastcheck.cli.command import run
 from fastcheck.pytest_plugin import GradientFixture
 from tests.readme import README, blocks, commands, output, section, steady
 

@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from fastcheck.approximation import Approximation, Kinks
 from fastcheck.errors import InputError
+from fastcheck.model.approximation import Approximation, Kinks
+from fastcheck.model.parameters import ThetaLayout
 from fastcheck.report import Report
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, NetworkFacts, RunFacts
+from fastcheck.report.sentences import number
 from fastcheck.report.text import bar
-from fastcheck.report.words import number
 from fastcheck.settings import Settings
-from fastcheck.theta import ThetaLayout
-from fastcheck.verdict import judge
+from fastcheck.verdict.verdict import evaluate
 
 ORDER = ThetaLayout.from_sizes([1024, 64, 10], [True, True])
 
@@ -37,7 +37,7 @@ def make_report(change: Any = None, order: ThetaLayout = ORDER, **facts: Any) ->
     approximation = Approximation("unit", 1e-7, None, a, facts.pop("noise", 0.0), kinks)
     facts.setdefault("held_to", HeldTo(1e-7, "float64", "a relative difference of 1e-07"))
     facts.setdefault("method", MethodFacts("unit", 1e-7, 0, order.size, order.size))
-    return Report.of(judge(order, g, approximation, None, Settings()), **facts)
+    return Report.of(evaluate(order, g, approximation, None, Settings()), **facts)
 
 
 def doubled(g: Any, order: ThetaLayout) -> None:

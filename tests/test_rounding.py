@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fastcheck import Report, gradcheck
-from fastcheck.network import Network
+from fastcheck.model.network import Network
 from fastcheck.rounding import gradient_rounding, rounding
-from fastcheck.tolerances import (
+from fastcheck.verdict.rules import (
     BLOCK_CEILING,
-    LEAST_FACTOR,
+    MIN_BLOCK_FACTOR,
     ROUNDING_FACTOR,
     BlockErrors,
     block_rounding,
@@ -137,7 +137,7 @@ def test_a_plain_loop_over_many_samples_is_not_accused() -> None:
     given = [total[0] / np.float32(m), (exact_sum / m).astype(np.float32)]
     report = gradcheck(network, batch.X, batch.T, given, precision="float32")
     sigma = rounding(network, batch, "float32").block(network.order.blocks[0])
-    assert report.blocks[0].error_norm > LEAST_FACTOR * np.linalg.norm(sigma)
+    assert report.blocks[0].error_norm > MIN_BLOCK_FACTOR * np.linalg.norm(sigma)
     assert report.status == "agree"
 
 

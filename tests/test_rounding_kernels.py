@@ -134,7 +134,7 @@ def test_units_near_a_kink_are_undecided() -> None:
     Z = np.array([[0.0, 0.1, 0.3, 0.5, -0.3, 0.0]]) + 1.0
     variance = np.array([[4.0, 4.0, 4.0, 4.0, 4.0, 0.0]])
     total = np.ones((1, 6))
-    kernels.add_undecided(Z, 1.0, 0.5, variance, 0.05, chances, total)  # σ is 0.1
+    kernels.add_kink_variance(Z, 1.0, 0.5, variance, 0.05, chances, total)  # σ is 0.1
     half = 0.5 * np.exp(-0.5)
     close(total, 1.0 + (0.5 / 0.05) ** 2 * np.array([[0.5, half, 0.05, 0.0, 0.05, 0.0]]))
 

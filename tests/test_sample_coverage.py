@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fastcheck import Report, gradcheck, gradcheck_function
-from fastcheck.approximation import Approximation, Kinks
-from fastcheck.network import Network
-from fastcheck.sample_coverage import estimated_difference, missable, wrong_at_most
-from fastcheck.sampling import enough, sample, sample_units
-from fastcheck.theta import ThetaLayout
-from fastcheck.verdict import relative_difference
+from fastcheck.model.approximation import Approximation, Kinks
+from fastcheck.model.network import Network
+from fastcheck.model.parameters import ThetaLayout
+from fastcheck.sampling.components import sample, sample_units, size_to_detect
+from fastcheck.sampling.coverage import estimated_difference, max_undetected, wrong_at_most
+from fastcheck.verdict.verdict import relative_difference
 from tests import oracle
 
 ORDER = ThetaLayout.from_sizes([30, 20, 10], [True, True])
@@ -26,7 +26,7 @@ RUNS = 300
 @given(st.integers(1, 3000), st.data())
 def test_one_more_than_may_be_missed_is_seen(size: int, data: st.DataObject) -> None:
     checked = data.draw(st.integers(0, size))
-    wrong = missable(size, checked)
+    wrong = max_undetected(size, checked)
     assert stats.hypergeom.pmf(0, size, wrong, checked) >= 0.05 - 1e-9
     if wrong < size:
         assert stats.hypergeom.pmf(0, size, wrong + 1, checked) <= 0.05 + 1e-9
@@ -34,9 +34,9 @@ def test_one_more_than_may_be_missed_is_seen(size: int, data: st.DataObject) -> 
 
 def test_what_may_be_missed_of_a_hundred_million() -> None:
     # About 3/n of them: log(20)/n.
-    assert missable(10**8, 10**5) == pytest.approx(1e8 * np.log(20) / 1e5, rel=1e-3)
-    assert missable(7, 7) == 0
-    assert missable(7, 0) == 7
+    assert max_undetected(10**8, 10**5) == pytest.approx(1e8 * np.log(20) / 1e5, rel=1e-3)
+    assert max_undetected(7, 7) == 0
+    assert max_undetected(7, 0) == 7
 
 
 @pytest.mark.parametrize(("size", "checked", "wrong"), [(100, 20, 3), (5000, 300, 1), (50, 49, 7)])
@@ -146,9 +146,11 @@ def test_the_report_says_what_its_sample_covers() -> None:
     sizes = {"dW1": 480, "db1": 40, "dW2": 1200, "db2": 30, "dW3": 120, "db3": 4}
     assert {b["name"]: b["size"] for b in found["blocks"]} == sizes
     for block in found["blocks"]:
-        assert block["at_most"] == missable(block["size"], block["checked"])
+        assert block["at_most"] == max_undetected(block["size"], block["checked"])
     assert found["share"] == max(b["share"] for b in found["blocks"])
-    assert found["next"]["components"] == sum(enough([*sizes.values()], found["next"]["share"]))
+    assert found["next"]["components"] == sum(
+        size_to_detect([*sizes.values()], found["next"]["share"])
+    )
     text = " ".join(report.to_text().split())
     assert f"at most {100 * found['share']:.2g} % of any block's components may be wrong" in text
     assert f"--detect {found['next']['share']:g}" in text

@@ -11,9 +11,15 @@ from scipy import stats
 
 from fastcheck.errors import InputError
 from fastcheck.model.parameter_tree import ParameterTree
-from fastcheck.sampling import allocate, choose, enough, sample, sample_units
+from fastcheck.model.parameters import ThetaLayout
+from fastcheck.sampling.components import (
+    allocate,
+    sample,
+    sample_units,
+    select_components,
+    size_to_detect,
+)
 from fastcheck.settings import Settings
-from fastcheck.theta import ThetaLayout
 
 
 def layout(*sizes: int, biases: bool = True) -> ThetaLayout:
@@ -94,7 +100,7 @@ def test_what_may_be_missed_is_as_even_over_blocks_as_it_can_be(
     st.sampled_from([0.5, 0.1, 0.01, 0.001, 0.0001]),
 )
 def test_enough_is_the_fewest_that_see_a_share(sizes: list[int], share: float) -> None:
-    for size, count in zip(sizes, enough(sizes, share), strict=True):
+    for size, count in zip(sizes, size_to_detect(sizes, share), strict=True):
         wrong = max(1, int(np.ceil(round(share * size, 9))))
         assert stats.hypergeom.pmf(0, size, wrong, count) <= 0.05 + 1e-9
         if count > 1:
@@ -103,12 +109,12 @@ def test_enough_is_the_fewest_that_see_a_share(sizes: list[int], share: float) -
 
 def test_a_share_to_see_decides_on_the_size() -> None:
     order = layout(784, 512, 512, 10)
-    indices, notes = choose(order, Settings.of(detect=0.01))
+    indices, notes = select_components(order, Settings.of(detect=0.01))
     assert indices is not None
     assert notes == ()
     counts = [int(((indices >= b.offset) & (indices < b.stop)).sum()) for b in order.blocks]
-    assert counts == enough([b.size for b in order.blocks], 0.01)
-    indices, notes = choose(layout(4, 3), Settings.of(detect=0.01))
+    assert counts == size_to_detect([b.size for b in order.blocks], 0.01)
+    indices, notes = select_components(layout(4, 3), Settings.of(detect=0.01))
     assert indices is None
     assert notes == ("To see a share of 0.01 all components are needed.",)
 
@@ -152,7 +158,7 @@ def test_units_are_whole_rows_with_their_bias(order: ThetaLayout, data: st.DataO
 def test_a_function_has_no_units() -> None:
     order, _, _ = ParameterTree.of(np.ones(5))
     with pytest.raises(InputError, match="whose weights have rows"):
-        choose(order, Settings.of(sample_units=2))
+        select_components(order, Settings.of(sample_units=2))
 
 
 def test_a_seed_means_these_components_on_every_machine() -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import fastcheck
-from fastcheck.methods import probes, unit
-from fastcheck.methods.self_check import SelfCheckError, self_checked
-from fastcheck.network import Batch, Network
+from fastcheck.methods.unit import method as unit
+from fastcheck.methods.unit import probes
+from fastcheck.methods.unit.self_check import SelfCheckError, self_checked
+from fastcheck.model.network import Batch, Network
 from fastcheck.settings import Settings
 
 Plant = Callable[[unit.UnitMethod], None]
@@ -75,7 +76,7 @@ def test_slopes_that_are_wrong_from_the_start_are_caught(monkeypatch: pytest.Mon
 
 
 def test_a_forgotten_penalty_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastcheck.methods import unit_rows
+    from fastcheck.methods.unit import assembly as unit_rows
 
     monkeypatch.setattr(unit_rows, "_add_penalty", lambda *arguments: None)
     with pytest.raises(SelfCheckError):

@@ -13,13 +13,13 @@ from cloudpickle import register_pickle_by_value  # noqa: TID251 - it only sends
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcheck.approximation import Approximation
 from fastcheck.errors import InputError
+from fastcheck.execution.parallel import run
 from fastcheck.kernels import products
 from fastcheck.kernels.compiling import array_kernel
 from fastcheck.methods.textbook import PreparedTextbook, chunk_size_for, prepare, worker_bytes
-from fastcheck.network import Network
-from fastcheck.parallel import run
+from fastcheck.model.approximation import Approximation
+from fastcheck.model.network import Network
 from fastcheck.settings import Settings
 from tests import oracle
 from tests.builders import as_network

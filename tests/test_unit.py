@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcheck import backprop
-from fastcheck.network import Network
+from fastcheck.model.network import Network
+from fastcheck.reference import backprop
 from fastcheck.settings import Settings
 from tests import networks, oracle, oracle_mpmath
 from tests.builders import as_network
@@ -263,7 +263,7 @@ def test_ones_own_activation_and_loss_are_evaluated_directly(epsilon: float) -> 
         data = np.log(np.cosh(A2 @ W[2].T + b[2] - drawn.targets)).sum() / 5
         return data + 0.01 * sum(float((w * w).sum()) for w in W)
 
-    from fastcheck.methods.unit import prepare
+    from fastcheck.methods.unit.method import prepare
 
     work = prepare(network, batch, None, Settings.of(epsilon=epsilon))
     found = work.assemble([work.differences(chunk) for chunk in work.chunks])
@@ -481,8 +481,8 @@ def test_little_memory_changes_nothing(activation: Named, epsilon: float) -> Non
 def test_the_same_bits_for_any_number_of_workers(
     activation: Named, epsilon: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastcheck.methods.unit.CHUNK_FLOPS", 1.0)
-    monkeypatch.setattr("fastcheck.parallel.WORTH_WORKERS", 0.0)
+    monkeypatch.setattr("fastcheck.methods.unit.method.CHUNK_FLOPS", 1.0)
+    monkeypatch.setattr("fastcheck.execution.parallel.WORTH_WORKERS", 0.0)
     drawn = larger(5, activation, "softmax_cross_entropy", (20, 15, 12, 5), 9)
     drawn.inputs[2] = 0.0
     assert len(prepared(drawn).chunks) > 3

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from fastcheck.backprop import gradients
-from fastcheck.network import Batch, Network
-from fastcheck.problem import Example, make_problem
+from fastcheck.methods.epsilon_sweep import v_curve
+from fastcheck.model.network import Batch, Network
+from fastcheck.model.problem import Example, make_problem
+from fastcheck.reference.backprop import gradients
 from fastcheck.settings import Settings
-from fastcheck.vcurve import v_curve
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcheck import comparison
-from fastcheck.approximation import Approximation, Kinks
-from fastcheck.comparison import PIECE
+from fastcheck.model.approximation import Approximation, Kinks
+from fastcheck.model.parameters import ThetaLayout
 from fastcheck.settings import Settings
-from fastcheck.theta import ThetaLayout
-from fastcheck.tolerances import BLOCK_FACTOR, NOISE_FACTOR, ROUNDING_FACTOR
-from fastcheck.verdict import Judgement, judge, relative_difference
+from fastcheck.verdict import compare as comparison
+from fastcheck.verdict.compare import PIECE_SIZE
+from fastcheck.verdict.rules import BLOCK_FACTOR, NOISE_FACTOR, ROUNDING_FACTOR
+from fastcheck.verdict.verdict import Verdict, evaluate, relative_difference
 from tests import oracle
 
 SETTINGS = Settings()
@@ -23,10 +23,10 @@ ORDER = ThetaLayout.from_sizes([7, 5, 3], [True, True])
 
 def judged(
     gradient: Any, values: Any, sigma: Any = None, order: ThetaLayout = ORDER, **facts: Any
-) -> Judgement:
+) -> Verdict:
     facts.setdefault("indices", None)
     approximation = Approximation("unit", 1e-7, values=np.asarray(values, float), **facts)
-    return judge(order, np.asarray(gradient, float), approximation, sigma, SETTINGS)
+    return evaluate(order, np.asarray(gradient, float), approximation, sigma, SETTINGS)
 
 
 def vector(seed: int = 0, size: int = ORDER.size) -> Any:
@@ -119,7 +119,7 @@ def test_one_wrong_component_in_a_large_layer_is_found_and_named() -> None:
     a = vector(1, order.size)
     g = a.copy()
     index = order.index("W1", 223, 45)
-    assert index > PIECE
+    assert index > PIECE_SIZE
     g[index] *= 1 + 1e-5
     result = judged(g, a, order=order)
     assert result.whole.difference < 1e-7  # the global figure alone would pass it
@@ -301,9 +301,9 @@ def test_what_was_reached_keeps_its_kinks_and_names() -> None:
 def test_the_largest_error_of_a_large_block_that_agrees_is_named() -> None:
     order = ThetaLayout.from_sizes([700, 700], [False])
     a = vector(2, order.size)
-    for index in (5, PIECE + 7, order.size - 1):
+    for index in (5, PIECE_SIZE + 7, order.size - 1):
         g = a.copy()
-        g[[3, PIECE + 1, 3 * PIECE]] += 1e-12
+        g[[3, PIECE_SIZE + 1, 3 * PIECE_SIZE]] += 1e-12
         g[index] += 1e-8 * abs(g[index])
         assert judged(g, a, order=order).blocks[0].worst.index == index  # type: ignore[union-attr]
 

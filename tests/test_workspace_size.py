@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastcheck import Network, gradcheck
-from fastcheck.methods.unit import prepare
+from fastcheck.methods.unit.method import prepare
 from fastcheck.settings import Settings
 
 RNG = np.random.default_rng(0)

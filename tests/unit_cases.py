@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.approximation import Approximation
-from fastcheck.methods.unit import UnitMethod, prepare
-from fastcheck.parallel import run
+from fastcheck.execution.parallel import run
+from fastcheck.methods.unit.method import UnitMethod, prepare
+from fastcheck.model.approximation import Approximation
 from fastcheck.settings import Settings
 from tests import oracle_mpmath
 from tests.builders import as_network

@@ -12,9 +12,9 @@ import numpy as np
 
 from fastcheck.diagnosis.bugs import buggy_gradients
 from fastcheck.diagnosis.inject import PLANTS
-from fastcheck.network import Batch, Network
+from fastcheck.model.network import Batch, Network
 from fastcheck.rounding import gradient_rounding
-from fastcheck.tolerances import ROUNDING_FACTOR
+from fastcheck.verdict.rules import ROUNDING_FACTOR
 from tests import invented, oracle, planted
 from tests.networks import Drawn, random_targets
 from tests.rounding_cases import cast, draw, network_of, numpy_gradient, random_case, trained

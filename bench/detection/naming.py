@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.detection.cases import Case
-from fastcheck import parallel
 from fastcheck.diagnosis.bugs import buggy_gradients
 from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.inject import PLANTS
+from fastcheck.execution import parallel
 from fastcheck.methods.table import preparation
 from fastcheck.settings import Settings
-from fastcheck.verdict import judge
+from fastcheck.verdict.verdict import evaluate
 from tests.invented import PLACES
 
 
@@ -55,11 +55,11 @@ def _answers(case: Case) -> list[tuple[str, tuple[int, ...]]]:
     with parallel.one_blas_thread():
         prepared = preparation("unit")(problem.network, problem.batch, None, settings)
         approximation = prepared.assemble(parallel.run(prepared, settings, "differences"))
-        judgement = judge(
+        verdict = evaluate(
             problem.network.order, case.vector, approximation, lambda: problem.sigma, settings
         )
         found = diagnose(
-            problem.network, problem.batch, case.vector, approximation, judgement, "float64"
+            problem.network, problem.batch, case.vector, approximation, verdict, "float64"
         )
     return [(finding.slip, finding.layers) for finding in found.findings]
 

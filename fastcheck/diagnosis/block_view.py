@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.diagnosis.context import MAX_GROWTH, Context, Delta, Found, Sight
 from fastcheck.diagnosis.fitting import (
@@ -15,10 +14,10 @@ from fastcheck.diagnosis.fitting import (
     fraction,
     ratio,
 )
+from fastcheck.types import Floats
 
 __all__ = ["BlockView", "Explanation"]
 
-Floats = NDArray[np.float64]
 Explanation = tuple[Found, ...]
 MAX_FIT_COMPONENTS = 20_000  # components that a regression is made on
 FIRST_COMPONENTS = 3_000

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.diagnosis.block_view import MAX_FIT_COMPONENTS, BlockView, Explanation
 from fastcheck.diagnosis.bugs import BUGS
@@ -34,10 +33,10 @@ from fastcheck.diagnosis.fitting import (
 )
 from fastcheck.diagnosis.precision import coarse, in_precision
 from fastcheck.errors import InputError
+from fastcheck.types import Floats
 
 __all__ = ["bias_explanations", "weight_explanations", "wrong_places"]
 
-Floats = NDArray[np.float64]
 MIN_BESIDE_LOCATED = 12  # components of a block that a bug explains but for a few
 MAX_EXPLANATIONS = 3  # explanations of one block
 

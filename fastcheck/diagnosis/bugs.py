@@ -11,9 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcheck.backprop import RIGHT, Here, Steps, gradients
 from fastcheck.diagnosis import layer_errors, mutations, products
 from fastcheck.diagnosis.layer_errors import (
     ERRORS_OF_LINE,
@@ -24,11 +22,11 @@ from fastcheck.diagnosis.layer_errors import (
 )
 from fastcheck.diagnosis.mutations import Change, Variants
 from fastcheck.diagnosis.products import Products
-from fastcheck.network import Batch, Network
+from fastcheck.model.network import Batch, Network
+from fastcheck.reference.backprop import RIGHT, Here, Steps, gradients
+from fastcheck.types import Floats
 
 __all__ = ["BUGS", "Bug", "buggy_gradients", "factor_bugs"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcheck.backprop import RIGHT, Here, Steps, Trace, forward_pass, gradients
 from fastcheck.diagnosis.bugs import BUGS, factor_bugs
 from fastcheck.diagnosis.fitting import Factor, agreeing, factor_of, fraction, ratio
 from fastcheck.diagnosis.layer_errors import LayerGradients, Site
-from fastcheck.door import unit_roundoff
-from fastcheck.network import Batch, Network
+from fastcheck.model.network import Batch, Network
+from fastcheck.reference.backprop import RIGHT, Here, Steps, Trace, forward_pass, gradients
 from fastcheck.rounding import Rounding, rounding
-from fastcheck.rounding.arithmetic import Precision
-from fastcheck.rounding.conditioning import output_gradient, slope
-from fastcheck.tolerances import ROUNDING_FACTOR
+from fastcheck.rounding.evaluation import output_gradient, slope
+from fastcheck.rounding.precision import Precision
+from fastcheck.types import Floats, Integers
+from fastcheck.validation import unit_roundoff
+from fastcheck.verdict.rules import ROUNDING_FACTOR
 
 __all__ = ["Context", "Delta", "Found", "Hypothesis", "Sight", "Sketch", "total_cost"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 MAX_GROWTH = 10.0  # than the given block: so far the floor grows with a candidate
 SKETCH_SIZE = 40  # rows and columns of a block that a candidate is tried on first

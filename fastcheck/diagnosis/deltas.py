@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.diagnosis.bugs import BUGS
 from fastcheck.diagnosis.context import (
@@ -26,6 +25,7 @@ from fastcheck.diagnosis.fitting import (
 )
 from fastcheck.diagnosis.layer_errors import Family
 from fastcheck.errors import InputError
+from fastcheck.types import Floats
 
 __all__ = [
     "common_factor",
@@ -35,7 +35,6 @@ __all__ = [
     "table_deltas",
 ]
 
-Floats = NDArray[np.float64]
 Option = tuple[Delta, tuple[Found, ...]]
 MAX_STEPS = 12  # of Newton's method for the one number of a bug
 MIN_FIT_COMPONENTS = 3  # of a block, for a number to be fitted on it

@@ -7,22 +7,21 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcheck.approximation import Approximation
-from fastcheck.comparison import norm
 from fastcheck.diagnosis.bugs import BUGS
 from fastcheck.diagnosis.context import Context, Found, Hypothesis
 from fastcheck.diagnosis.fixes import fixed_lines
 from fastcheck.diagnosis.search import search
 from fastcheck.errors import InputError
-from fastcheck.network import Batch, Network
-from fastcheck.theta import Block
-from fastcheck.verdict import Judgement
+from fastcheck.model.approximation import Approximation
+from fastcheck.model.network import Batch, Network
+from fastcheck.model.parameters import Block
+from fastcheck.types import Floats
+from fastcheck.verdict.compare import norm
+from fastcheck.verdict.verdict import Verdict
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
 
-Floats = NDArray[np.float64]
 
 UNKNOWN = "no slip that I know explains this"
 
@@ -114,7 +113,7 @@ def diagnose(
     batch: Batch,
     gradient: Floats,
     approximation: Approximation,
-    judgement: Judgement,
+    verdict: Verdict,
     precision: str,
 ) -> Diagnosis:
     """Say what is wrong with a gradient.
@@ -136,7 +135,7 @@ def diagnose(
     Diagnosis
         Empty for a gradient that is not wrong.
     """
-    if judgement.status != "wrong":
+    if verdict.status != "wrong":
         return Diagnosis()
     context = Context(network, batch, precision)
     with np.errstate(all="ignore"):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastcheck.diagnosis.block_view import MAX_FIT_COMPONENTS, BlockView, Explanation
 from fastcheck.diagnosis.context import Found
+from fastcheck.types import Floats
 
 __all__ = [
     "factor_match",
@@ -18,8 +19,6 @@ __all__ = [
     "penalty_match",
     "repenalised",
 ]
-
-Floats = NDArray[np.float64]
 
 
 def is_evidence(view: BlockView, factor: float) -> bool:

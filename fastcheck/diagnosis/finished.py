@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcheck.backprop import Here, Steps, gradients
 from fastcheck.diagnosis.context import (
     Context,
     Found,
@@ -21,11 +19,12 @@ from fastcheck.diagnosis.fitting import (
     ratio,
     rounded_to,
 )
-from fastcheck.door import UNIT_ROUNDOFF
+from fastcheck.reference.backprop import Here, Steps, gradients
+from fastcheck.types import Floats
+from fastcheck.validation import UNIT_ROUNDOFF
 
 __all__ = ["everywhere", "views"]
 
-Floats = NDArray[np.float64]
 MAX_STEPS = 12  # of Newton's method for the one number of a bug
 
 

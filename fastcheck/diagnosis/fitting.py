@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.door import UNIT_ROUNDOFF
-from fastcheck.network import Network
+from fastcheck.model.network import Network
+from fastcheck.types import Floats
+from fastcheck.validation import UNIT_ROUNDOFF
 
 __all__ = [
     "Factor",
@@ -30,7 +31,6 @@ __all__ = [
     "weights_text",
 ]
 
-Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Floor = Floats | float
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastcheck.network import Network
+from fastcheck.model.network import Network
 
 __all__ = ["fixed_lines"]
 

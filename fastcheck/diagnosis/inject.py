@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastcheck.backprop import gradients
 from fastcheck.diagnosis.bugs import BUGS, Bug, buggy_gradients
 from fastcheck.errors import InputError, near_names
-from fastcheck.network import Batch, Network
+from fastcheck.model.network import Batch, Network
+from fastcheck.reference.backprop import gradients
 
 __all__ = ["PLANTS", "PlantedGradient", "in_words", "plant"]
 
@@ -36,7 +36,7 @@ class PlantedGradient:
         batch = network.batch(inputs, targets)
         dtheta = buggy_gradients(self.slip, network, batch, self.layer)
         return {
-            block.gradient_name: network.owner_array(block, values)
+            block.gradient_name: network.user_array(block, values)
             for block, values in network.order.views(dtheta)
         }
 

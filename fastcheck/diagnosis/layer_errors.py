@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.backprop import Here, Steps
 from fastcheck.diagnosis import mutations
 from fastcheck.diagnosis.fitting import usual_weights, weights_text
+from fastcheck.reference.backprop import Here, Steps
+from fastcheck.types import Floats
 
 __all__ = ["ERRORS_OF_LINE", "Candidates", "Errors", "Families", "Family", "LayerGradients", "Site"]
 
-Floats = NDArray[np.float64]
 # A change that no free number scales: in one of these the logits are fused with the loss.
 FUSED_LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy")
 

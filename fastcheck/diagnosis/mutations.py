@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-from fastcheck.backprop import RIGHT, Here
 from fastcheck.kernels.activations import ACTIVATIONS
-from fastcheck.network import Network
+from fastcheck.model.network import Network
+from fastcheck.reference.backprop import RIGHT, Here
+from fastcheck.types import Floats
 
-Floats = NDArray[np.float64]
 Change = Callable[[Floats], Floats]
 Variants = Iterable[tuple[str, Floats]]
 MEAN_TARGETS = "their mean over the batch (each output is held against each target: (m, m))"

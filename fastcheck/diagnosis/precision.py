@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.diagnosis.block_view import BlockView, Explanation
 from fastcheck.diagnosis.fitting import (
@@ -14,11 +13,11 @@ from fastcheck.diagnosis.fitting import (
     lower_precision_of,
     rounded_to,
 )
-from fastcheck.door import UNIT_ROUNDOFF
+from fastcheck.types import Floats
+from fastcheck.validation import UNIT_ROUNDOFF
 
 __all__ = ["coarse", "in_precision"]
 
-Floats = NDArray[np.float64]
 MIN_SHARE_ROUNDED = 0.97  # of the components of a block that was rounded once
 
 

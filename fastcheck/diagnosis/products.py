@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.diagnosis import mutations
 from fastcheck.diagnosis.layer_errors import Site, sample_orders
+from fastcheck.types import Floats
 
 __all__ = ["Products"]
 
-Floats = NDArray[np.float64]
 Triples = Iterable[tuple[str, Floats, Floats]]
 Products = Callable[[Site], Triples]
 

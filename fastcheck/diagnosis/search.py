@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.diagnosis.blocks import bias_explanations, weight_explanations, wrong_places
 from fastcheck.diagnosis.bugs import BUGS
@@ -33,10 +32,10 @@ from fastcheck.diagnosis.deltas import (
     table_deltas,
 )
 from fastcheck.diagnosis.finished import everywhere, views
+from fastcheck.types import Floats
 
 __all__ = ["search"]
 
-Floats = NDArray[np.float64]
 # Hypotheses kept from layer to layer: few for a first answer, more where it took several slips.
 WIDTHS = (2, 8)
 LEAST_VIEW_COST = 0.1  # what a gradient that is looked at in another way costs at least

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from fastcheck.errors import InputError, near_names
 
 if TYPE_CHECKING:
-    from fastcheck.problem import Problem
+    from fastcheck.model.problem import Problem
 
 __all__ = ["FORMATS", "IN_TWO_FILES", "read_problem", "write_problem"]
 
 # The module that reads and writes each kind of file; imported only when one comes.
 FORMATS = {
     ".npz": "fastcheck.importers.npz",
-    ".safetensors": "fastcheck.importers.from_safetensors",
-    ".onnx": "fastcheck.importers.from_onnx",
+    ".safetensors": "fastcheck.importers.safetensors",
+    ".onnx": "fastcheck.importers.onnx.problem",
 }
 # Those that hold no gradient: their readers take a second file, `gradient=`.
 IN_TWO_FILES = (".onnx",)

@@ -9,11 +9,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastcheck.door import lower_precision
 from fastcheck.errors import InputError
-from fastcheck.network import Network, NetworkOptions
+from fastcheck.model.network import Network, NetworkOptions
+from fastcheck.validation import lower_precision
 
-__all__ = ["WAY_OUT", "Chain", "Layer", "LossTerms", "NoChainError", "cannot_take", "natural_order"]
+__all__ = ["WAY_OUT", "Chain", "Layer", "LossTerms", "NoChainError", "natural_order", "unsupported"]
 
 WAY_OUT = (
     "For a model that is no such chain, fastcheck.gradcheck_function(f, gradient, theta) checks "
@@ -30,7 +30,7 @@ class NoChainError(InputError):
     """A model that is no chain of dense layers: it can still be checked as a function."""
 
 
-def cannot_take(what: str, place: str, remedy: str = "") -> InputError:
+def unsupported(what: str, place: str, remedy: str = "") -> InputError:
     """Return the error that names what is not taken over, where it stands, and the way out."""
     return NoChainError(
         f"{place}: {what} can't be taken over", CHAIN, f"{remedy} {WAY_OUT}".strip()
@@ -127,10 +127,10 @@ class Chain:
     def dense(self, layer: Layer, place: str) -> None:
         """Add a dense layer."""
         if self.layers and self.layers[-1].activation in OUTPUT_FORMS:
-            raise cannot_take(f"{self.layers[-1].activation} between two layers", place)
+            raise unsupported(f"{self.layers[-1].activation} between two layers", place)
         for name in layer.names[: 1 if layer.biases is None else 2]:
             if name in [n for known in self.layers for n in known.names]:
-                raise cannot_take(f"a second use of {name} (shared weights)", place)
+                raise unsupported(f"a second use of {name} (shared weights)", place)
         self.layers.append(layer)
 
     def activation(self, spec: Any, place: str) -> None:
@@ -138,10 +138,10 @@ class Chain:
         if spec == "identity":
             return
         if not self.layers:
-            raise cannot_take(f"the activation {spec!r} before the first layer", place)
+            raise unsupported(f"the activation {spec!r} before the first layer", place)
         last = self.layers[-1]
         if last.activation is not None:
-            raise cannot_take(
+            raise unsupported(
                 f"{_shown(spec)} behind {_shown(last.activation)}, with no layer between them,",
                 place,
             )
@@ -175,9 +175,9 @@ class Chain:
     def network(self, options: NetworkOptions) -> Network:
         """Return the network, with loss and penalty of `options`."""
         if not self.layers:
-            raise cannot_take("a model without a dense layer", self.owner)
+            raise unsupported("a model without a dense layer", self.owner)
         if self.output in OUTPUT_FORMS and options.get("loss") not in ON_PROBABILITIES:
-            raise cannot_take(
+            raise unsupported(
                 f"{self.output} as the last activation with this loss", self.owner,
                 "A loss on logits applies it itself: leave it out.",
             )  # fmt: skip

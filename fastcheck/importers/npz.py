@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.errors import InputError, near_names
-from fastcheck.gradient import read_gradient
-from fastcheck.importers.zipped_arrays import HOW_TO_WRITE, read_entries
-from fastcheck.network import Network
-from fastcheck.problem import Problem
+from fastcheck.importers.npz_reader import HOW_TO_WRITE, read_entries
+from fastcheck.model.gradient import read_gradient
+from fastcheck.model.network import Network
+from fastcheck.model.problem import Problem
 
 __all__ = ["SPEC_FIELDS", "arrays_of", "check_names", "problem_of", "read_problem", "write_problem"]
 
@@ -340,12 +340,12 @@ def arrays_of(problem: Problem) -> dict[str, NDArray[Any]]:
     network = problem.network
     gradient = read_gradient(network, problem.gradient, problem.inputs, problem.targets)
     arrays = {
-        f"{block.kind}{block.layer}": network.owner_array(block, values)
+        f"{block.kind}{block.layer}": network.user_array(block, values)
         for block, values in network.order.views(network.theta)
     }
     arrays |= {"X": np.asarray(problem.inputs), "Y": np.asarray(problem.targets)}
     for block, values in network.order.views(gradient.vector):
-        array = network.owner_array(block, values)
+        array = network.user_array(block, values)
         exact = gradient.precision if gradient.precision in ("float32", "float16") else "float64"
         arrays[f"d{block.kind}{block.layer}"] = array.astype(exact)
     for layer, mask in enumerate(network.masks, start=1):

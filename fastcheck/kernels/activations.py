@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.kernels import evaluation_errors as evaluation
 from fastcheck.kernels.compiling import part_kernel, scalar_kernel
 from fastcheck.kernels.evaluation_errors import Evaluation
+from fastcheck.types import Floats
 
 __all__ = [
     "ACTIVATIONS",
@@ -30,7 +30,6 @@ __all__ = [
     "expit",
 ]
 
-Floats = NDArray[np.float64]
 
 SQRT_HALF = math.sqrt(0.5)
 INVERSE_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)

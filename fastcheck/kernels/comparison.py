@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.kernels.arrays import largest_of
 from fastcheck.kernels.compiling import array_kernel
+from fastcheck.types import Floats
 
 __all__ = ["compare"]
 
-Floats = NDArray[np.float64]
 
 LANES = 512  # sums that run side by side
 

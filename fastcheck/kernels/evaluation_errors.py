@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fastcheck.types import Floats
 
 __all__ = ["Evaluation", "Limits"]
 
-Floats = NDArray[np.float64]
 
 FAR = 40.0  # 1 + e^−z is 1 beyond it in every precision
 # Errors are independent and uniform: this many times one of known sign and size has its variance.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.kernels.activations import activate
 from fastcheck.kernels.compiling import array_kernel, part_kernel, pointer_kernel
 from fastcheck.kernels.losses import loss_value
+from fastcheck.types import Floats, Integers
 
 __all__ = [
     "NO_ACTIVATION",
@@ -18,9 +18,6 @@ __all__ = [
     "cost",
     "forward_trace",
 ]
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 class NetworkArrays(NamedTuple):

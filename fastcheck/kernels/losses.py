@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.kernels import evaluation_errors as evaluation
 from fastcheck.kernels.activations import (
@@ -25,12 +24,12 @@ from fastcheck.kernels.activations import (
 )
 from fastcheck.kernels.compiling import part_kernel, scalar_kernel
 from fastcheck.kernels.evaluation_errors import Limits
+from fastcheck.types import Floats
 
 __all__ = ["LOSSES", "Loss", "loss_growth", "loss_odd", "loss_value"]
 
-Floats = NDArray[np.float64]
 
-SMALL = 2.0**-7  # below it, the series of expm1 and log1p serve
+SERIES_THRESHOLD = 2.0**-7  # below it, the series of expm1 and log1p serve
 
 
 def _no_corners(p: float) -> tuple[float, ...]:
@@ -109,7 +108,7 @@ def _all_small(values: Floats) -> bool:
     """Whether the series serve all of them; counted, since that vectorises and a maximum not."""
     large = 0
     for i in range(values.size):
-        large += abs(values[i]) >= SMALL
+        large += abs(values[i]) >= SERIES_THRESHOLD
     return large == 0
 
 

@@ -17,15 +17,14 @@ from fastcheck.kernels.compiling import array_kernel, inlined_kernel, part_kerne
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.kernels.losses import loss_odd
 from fastcheck.kernels.propagation import UNCROSSED, loss_crossings, outputs_change, row_of
+from fastcheck.types import Floats, Integers
 
 __all__ = ["linear_probes"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 # How much farther than the linear reach a kink is looked for: what a smooth layer on the way can
 # bend a change of h ≤ 1e-2 by, with room.
-MARGIN = 1.05
+KINK_MARGIN = 1.05
 # The output units' own changes are made for so many numbers at a time: 8 MB.
 OWN_CHANGES = 2**20
 # Slopes at θ are taken by a change of the outputs of at most so much: its square is no digit.
@@ -34,7 +33,7 @@ SMALL_CHANGE = 2.0**-30
 SHARE_OF_ROOM, LEAST_CHANGE = 2.0**-6, 2.0**-600
 
 
-class Flight(NamedTuple):
+class ProbeState(NamedTuple):
     """The probes on their way through one sample.
 
     Attributes
@@ -60,84 +59,86 @@ class Flight(NamedTuple):
     squares: Floats
     work: Floats
     curves: Floats
-    bends: Floats
+    second_derivatives: Floats
 
 
 @part_kernel
-def _changes(flight: Flight, k: int, l: int, units: int) -> Floats:
+def _changes(state: ProbeState, k: int, l: int, units: int) -> Floats:
     """The changes of layer l's probes at layer k, (units, probes)."""
-    start, count = flight.starts[l], flight.counts[l]
-    return flight.work[k % 2, start : start + units * count].reshape((units, count))
+    start, count = state.starts[l], state.counts[l]
+    return state.work[k % 2, start : start + units * count].reshape((units, count))
 
 
 @part_kernel
-def _probed(flight: Flight, l: int) -> Integers:
+def _probed(state: ProbeState, l: int) -> Integers:
     """Which units of layer l are probed."""
-    first = flight.firsts[l]
-    return flight.sources[first : first + flight.counts[l]]
+    first = state.firsts[l]
+    return state.sources[first : first + state.counts[l]]
 
 
 @part_kernel
-def _gather(W: Floats, rows: Integers, columns: Integers, gains: Floats, out: Floats) -> None:
+def _gather(
+    W: Floats, rows: Integers, columns: Integers, local_slopes: Floats, out: Floats
+) -> None:
     """out[j, i] = W[rows[j], columns[i]] · gains[i]: the weights that the active units use."""
     if columns.size == W.shape[1]:
         for j in range(rows.size):
             row, found = W[rows[j]], out[j]
             for i in range(columns.size):
-                found[i] = row[i] * gains[i]
+                found[i] = row[i] * local_slopes[i]
         return
     fours = rows.size - rows.size % 4
     for j in range(0, fours, 4):  # one look at `columns` serves four rows
         first, second, third, fourth = W[rows[j]], W[rows[j + 1]], W[rows[j + 2]], W[rows[j + 3]]
         one, two, three, four = out[j], out[j + 1], out[j + 2], out[j + 3]
         for i in range(columns.size):
-            column, gain = columns[i], gains[i]
-            one[i] = first[column] * gain
-            two[i] = second[column] * gain
-            three[i] = third[column] * gain
-            four[i] = fourth[column] * gain
+            column, local_slope = columns[i], local_slopes[i]
+            one[i] = first[column] * local_slope
+            two[i] = second[column] * local_slope
+            three[i] = third[column] * local_slope
+            four[i] = fourth[column] * local_slope
     for j in range(fours, rows.size):
         for i in range(columns.size):
-            out[j, i] = W[rows[j], columns[i]] * gains[i]
+            out[j, i] = W[rows[j], columns[i]] * local_slopes[i]
 
 
 @part_kernel
-def _active(gain: Floats) -> tuple[Integers, Floats]:
+def _active(local_slope: Floats) -> tuple[Integers, Floats]:
     """List the units that pass a change on, and what they multiply it by."""
-    found, kept = np.empty(gain.size, np.int64), np.empty(gain.size)
+    found, kept = np.empty(local_slope.size, np.int64), np.empty(local_slope.size)
     count = 0
-    for i in range(gain.size):
-        if gain[i] != 0.0:
+    for i in range(local_slope.size):
+        if local_slope[i] != 0.0:
             found[count] = i
-            kept[count] = gain[i]
+            kept[count] = local_slope[i]
             count += 1
     return found[:count], kept[:count]
 
 
 @part_kernel
-def _largest(gains: Floats) -> float:
+def _largest(local_slopes: Floats) -> float:
     """The largest absolute value."""
     top = 0.0
-    for i in range(gains.size):
-        top = max(top, abs(gains[i]))
+    for i in range(local_slopes.size):
+        top = max(top, abs(local_slopes[i]))
     return top
 
 
 @part_kernel
-def _bend(flight: Flight, k: int, l: int, changes: Floats) -> None:
+def _bend(state: ProbeState, k: int, l: int, changes: Floats) -> None:
     """Add what layer k's activation makes of these changes of layer l's probes."""
-    second, third = flight.curves[k, 0], flight.curves[k, 1]
+    second, third = state.curves[k, 0], state.curves[k, 1]
     if second == 0.0:
         return
-    tops = flight.squares[: changes.shape[1]]
+    tops = state.squares[: changes.shape[1]]
     tops[:] = 0.0
     for j in range(changes.shape[0]):
         for c in range(tops.size):
             moved = abs(changes[j, c])
             tops[c] = moved if moved > tops[c] else tops[c]
     top = _largest(tops)
-    flight.bends[0, l] += 0.5 * second * top
-    flight.bends[1, l] += third / 6.0 * top * top
+    state.second_derivatives[0, l] += 0.5 * second * top
+    state.second_derivatives[1, l] += third / 6.0 * top * top
 
 
 @part_kernel
@@ -157,7 +158,7 @@ def _greatest_norm(D: Floats, squares: Floats) -> float:
 def _lower_reach(room: float, row: Floats, sources: Integers, reach: Floats) -> None:
     """reach[source] falls to the share of its step at which this unit meets its kink."""
     for c in range(row.size):
-        moved = abs(row[c]) * MARGIN
+        moved = abs(row[c]) * KINK_MARGIN
         if moved > 0.0 and room < moved:
             reach[sources[c]] = min(reach[sources[c]], room / moved)
 
@@ -169,7 +170,7 @@ def _near_kinks(
     W: Floats,
     norms: Floats,
     columns: Integers,
-    gains: Floats,
+    local_slopes: Floats,
     D: Floats,
     bound: float,
     sources: Integers,
@@ -185,10 +186,10 @@ def _near_kinks(
     for j in range(z.size):
         for kink in here:
             room = abs(z[j] - kink)
-            if room > norms[j] * bound * MARGIN:
+            if room > norms[j] * bound * KINK_MARGIN:
                 continue
             for i in range(columns.size):
-                weights[0, i] = W[j, columns[i]] * gains[i]
+                weights[0, i] = W[j, columns[i]] * local_slopes[i]
             np.dot(weights, D, moved)
             _lower_reach(room, moved[0], sources, reach)
 
@@ -200,19 +201,19 @@ def _near_kinks_first(
     W: Floats,
     norms: Floats,
     sources: Integers,
-    gains: Floats,
+    local_slopes: Floats,
     step: float,
     reach: Floats,
 ) -> None:
     """As `_near_kinks`, for the probes of the layer just below: each is one column of W."""
-    top = _largest(gains)
+    top = _largest(local_slopes)
     for j in range(z.size):
         for kink in here:
             room = abs(z[j] - kink)
-            if room > norms[j] * top * step * MARGIN:
+            if room > norms[j] * top * step * KINK_MARGIN:
                 continue
             for c in range(sources.size):
-                moved = abs(W[j, sources[c]] * gains[c]) * step * MARGIN
+                moved = abs(W[j, sources[c]] * local_slopes[c]) * step * KINK_MARGIN
                 if moved > 0.0 and room < moved:
                     reach[sources[c]] = min(reach[sources[c]], room / moved)
 
@@ -311,33 +312,33 @@ def _end_of_probe(
 
 @part_kernel
 def _bound(
-    flight: Flight, l: int, D: Floats, step: float, slope: float, output_size: float
+    state: ProbeState, l: int, D: Floats, step: float, slope: float, output_size: float
 ) -> float:
     """About the largest O(h²) term of layer l's slopes; `slope` is the largest of the outputs."""
-    depth = flight.curves.shape[0] - 1
-    second, third = flight.curves[depth, 0], flight.curves[depth, 1]
-    bent, twice = flight.curves[depth - 1, 0], flight.curves[depth - 1, 1]
+    depth = state.curves.shape[0] - 1
+    second, third = state.curves[depth, 0], state.curves[depth, 1]
+    bent, twice = state.curves[depth - 1, 0], state.curves[depth - 1, 1]
     if bent > 0.0:  # loss and output activation as one function
         third += 4.0 * second * bent + output_size * twice
         second += output_size * bent
-    tops = flight.squares[: D.shape[1]]
+    tops = state.squares[: D.shape[1]]
     tops[:] = 0.0
     for k in range(D.shape[0]):
         for c in range(tops.size):
             tops[c] += abs(D[k, c])
     moved = _largest(tops)
-    even, odd = flight.bends[0, l], flight.bends[1, l]
+    even, odd = state.second_derivatives[0, l], state.second_derivatives[1, l]
     relative = slope * (odd + even * even) + second * even * moved + third / 6.0 * moved * moved
     return float(relative * moved / step)
 
 
 @part_kernel
-def _common(touched: NDArray[np.bool_], active: Integers) -> Integers:
+def _common(requested: NDArray[np.bool_], active: Integers) -> Integers:
     """Positions in `active` of the units that are asked for."""
     found = np.empty(active.size, np.int64)
     count = 0
     for i in range(active.size):
-        if touched[active[i]]:
+        if requested[active[i]]:
             found[count] = i
             count += 1
     return found[:count]
@@ -349,96 +350,98 @@ def _own_kinks(z: Floats, here: Floats, step: float, own: Floats) -> None:
     for j in range(z.size):
         for kink in here:
             room = abs(z[j] - kink)
-            if room <= step * MARGIN:
-                own[j] = min(own[j], room / (step * MARGIN))
+            if room <= step * KINK_MARGIN:
+                own[j] = min(own[j], room / (step * KINK_MARGIN))
 
 
 @part_kernel
 def _advance(
     k: int,
-    flight: Flight,
+    state: ProbeState,
     z: Floats,
     here: Floats,
     W: Floats,
     norms: Floats,
     rows: Integers,
     active: Integers,
-    gains: Floats,
+    local_slopes: Floats,
     reach: Floats,
 ) -> None:
     """Carry the probes of the layers below k − 1 from layer k − 1 to layer k."""
-    G = flight.work[2, : rows.size * active.size].reshape((rows.size, active.size))
+    G = state.work[2, : rows.size * active.size].reshape((rows.size, active.size))
     if k > 1:
-        _gather(W, rows, active, gains, G)
+        _gather(W, rows, active, local_slopes, G)
     for l in range(k - 1):
-        if flight.counts[l] == 0:
+        if state.counts[l] == 0:
             continue
-        D = _changes(flight, k - 1, l, active.size)
-        np.dot(G, D, _changes(flight, k, l, rows.size))
-        if k < flight.counts.size - 1:
-            _bend(flight, k, l, _changes(flight, k, l, rows.size))
+        D = _changes(state, k - 1, l, active.size)
+        np.dot(G, D, _changes(state, k, l, rows.size))
+        if k < state.counts.size - 1:
+            _bend(state, k, l, _changes(state, k, l, rows.size))
         if here.size > 0:
-            bound = _largest(gains) * _greatest_norm(D, flight.squares[: flight.counts[l]])
+            bound = _largest(local_slopes) * _greatest_norm(D, state.squares[: state.counts[l]])
             _near_kinks(
-                z, here, W, norms, active, gains, D, bound, _probed(flight, l),
-                reach[flight.firsts[l] : flight.firsts[l + 1]],
+                z, here, W, norms, active, local_slopes, D, bound, _probed(state, l),
+                reach[state.firsts[l] : state.firsts[l + 1]],
             )  # fmt: skip
 
 
 @part_kernel
-def _launch(
+def _start(
     k: int,
-    flight: Flight,
+    state: ProbeState,
     z: Floats,
     here: Floats,
     W: Floats,
     norms: Floats,
     rows: Integers,
     active: Integers,
-    gains: Floats,
-    touched: NDArray[np.bool_],
+    local_slopes: Floats,
+    requested: NDArray[np.bool_],
     step: float,
     stride: int,
     reach: Floats,
 ) -> None:
     """Start the probes of layer k − 1: at layer k, each is one column of the weights."""
     l = k - 1
-    first, last = flight.firsts[l], flight.firsts[l + 1]
-    positions = _common(touched[first:last], active)
-    flight.counts[l] = positions.size
-    flight.starts[l + 1] = flight.starts[l] + positions.size * stride
-    sources = _probed(flight, l)
+    first, last = state.firsts[l], state.firsts[l + 1]
+    positions = _common(requested[first:last], active)
+    state.counts[l] = positions.size
+    state.starts[l + 1] = state.starts[l] + positions.size * stride
+    sources = _probed(state, l)
     for c in range(positions.size):
         sources[c] = active[positions[c]]
-    moved = _changes(flight, k, l, rows.size)
+    moved = _changes(state, k, l, rows.size)
     if k > 1 and positions.size == active.size:  # what `_advance` has gathered
-        G = flight.work[2, : rows.size * active.size].reshape((rows.size, active.size))
+        G = state.work[2, : rows.size * active.size].reshape((rows.size, active.size))
         for j in range(rows.size):
             for c in range(positions.size):
                 moved[j, c] = G[j, c] * step
     else:
-        _gather(W, rows, sources, gains[positions] * step, moved)
-    flight.bends[0, l] = 0.5 * flight.curves[l, 0] * step
-    flight.bends[1, l] = flight.curves[l, 1] / 6.0 * step * step
-    if k < flight.counts.size - 1:
-        _bend(flight, k, l, moved)
+        _gather(W, rows, sources, local_slopes[positions] * step, moved)
+    state.second_derivatives[0, l] = 0.5 * state.curves[l, 0] * step
+    state.second_derivatives[1, l] = state.curves[l, 1] / 6.0 * step * step
+    if k < state.counts.size - 1:
+        _bend(state, k, l, moved)
     if here.size > 0:
-        _near_kinks_first(z, here, W, norms, sources, gains[positions], step, reach[first:last])
+        _near_kinks_first(
+            z, here, W, norms, sources, local_slopes[positions], step, reach[first:last]
+        )
 
 
 @inlined_kernel
-def _fly(
+def _propagate(
     net: NetworkArrays,
     theta: Floats,
     trace: tuple[Floats, Floats, Floats],
     kinks: tuple[Floats, Integers],
-    gains: Floats,
+    local_slopes: Floats,
     row_norms: Floats,
     sample: int,
     steps: Floats,
-    touched: NDArray[np.bool_],
+    requested: NDArray[np.bool_],
     reach: Floats,
-    flight: Flight,
+    state: ProbeState,
 ) -> None:
     """Carry the probes of one sample from their own layer to the outputs."""
     m, last = trace[2].shape[0], net.activations.size - 1
@@ -447,21 +450,21 @@ def _fly(
         stride = max(stride, net.sizes[k + 1])
     active, active_gains = np.empty(0, np.int64), np.empty(0)
     for k in range(last + 1):
-        first = flight.firsts[k]
+        first = state.firsts[k]
         z = row_of(net, trace[0], m, sample, k)
         here = kinks[0][kinks[1][k] : kinks[1][k + 1]]
-        _own_kinks(z, here, steps[k], reach[first : flight.firsts[k + 1]])
+        _own_kinks(z, here, steps[k], reach[first : state.firsts[k + 1]])
         if k == last:
             rows, row_gains = np.arange(z.size), np.ones(z.size)
         else:
-            rows, row_gains = _active(row_of(net, gains, m, sample, k))
+            rows, row_gains = _active(row_of(net, local_slopes, m, sample, k))
         if k > 0:
             start = net.weight_offsets[k]
             W = theta[start : start + net.sizes[k] * z.size].reshape((z.size, net.sizes[k]))
-            norms = row_norms[first : flight.firsts[k + 1]]
-            _advance(k, flight, z, here, W, norms, rows, active, active_gains, reach)
-            _launch(
-                k, flight, z, here, W, norms, rows, active, active_gains, touched,
+            norms = row_norms[first : state.firsts[k + 1]]
+            _advance(k, state, z, here, W, norms, rows, active, active_gains, reach)
+            _start(
+                k, state, z, here, W, norms, rows, active, active_gains, requested,
                 steps[k - 1], stride, reach,
             )  # fmt: skip
         active, active_gains = rows, row_gains
@@ -477,7 +480,7 @@ def _own_changes(outputs: int, start: int, stop: int, step: float) -> Floats:
 
 
 @inlined_kernel
-def _land(
+def _finish(
     net: NetworkArrays,
     trace: tuple[Floats, Floats, Floats],
     kinks: tuple[Floats, Integers],
@@ -486,7 +489,7 @@ def _land(
     slopes: Floats,
     reach: Floats,
     bounds: Floats,
-    flight: Flight,
+    state: ProbeState,
     custom: Any,
     custom_loss: Any,
 ) -> None:
@@ -497,16 +500,16 @@ def _land(
     most = 0.0
     off = row_of(net, trace[1], trace[2].shape[0], sample, last) - trace[2][sample]
     for l in range(last, -1, -1):
-        first, stop = flight.firsts[l], flight.firsts[l + 1]
-        count = outputs if l == last else flight.counts[l]
+        first, stop = state.firsts[l], state.firsts[l + 1]
+        count = outputs if l == last else state.counts[l]
         width = max(1, min(count, OWN_CHANGES // outputs)) if l == last else max(1, count)
         for start in range(0, count, width):
             if l == last:
                 D = _own_changes(outputs, start, min(start + width, count), steps[last])
                 sources = np.arange(start, min(start + width, count))
             else:
-                D = _changes(flight, last, l, outputs)
-                sources = _probed(flight, l)
+                D = _changes(state, last, l, outputs)
+                sources = _probed(state, l)
             _end_of_probe(
                 net, trace, kinks, sample, D, steps[l], sources, slopes[first:stop],
                 reach[first:stop], custom, custom_loss,
@@ -514,7 +517,7 @@ def _land(
             if start + width >= count:
                 if l == last:
                     most = _largest(slopes[first:stop])
-                bounds[l] = _bound(flight, l, D, steps[l], most, 1.0 + _largest(off))
+                bounds[l] = _bound(state, l, D, steps[l], most, 1.0 + _largest(off))
 
 
 @array_kernel
@@ -523,12 +526,12 @@ def linear_probes(
     theta: Floats,
     trace: tuple[Floats, Floats, Floats],
     kinks: tuple[Floats, Integers],
-    gains: Floats,
+    local_slopes: Floats,
     row_norms: Floats,
     samples: tuple[int, int],
     steps: Floats,
     curves: Floats,
-    touched: NDArray[np.bool_],
+    requested: NDArray[np.bool_],
     slopes: Floats,
     reach: Floats,
     bounds: Floats,
@@ -574,16 +577,16 @@ def linear_probes(
     reach[:] = 2.0
     for sample in range(samples[0], samples[1]):
         row = sample - samples[0]
-        flight = Flight(
+        state = ProbeState(
             np.zeros(last + 1, np.int64), np.zeros(last + 2, np.int64), firsts,
             np.empty(firsts[last + 1], np.int64), np.empty(net.sizes[1:].max()), work,
             curves, np.zeros((2, last + 1)),
         )  # fmt: skip
-        _fly(
-            net, theta, trace, kinks, gains, row_norms, sample, steps[sample], touched,
-            reach[row], flight,
+        _propagate(
+            net, theta, trace, kinks, local_slopes, row_norms, sample, steps[sample], requested,
+            reach[row], state,
         )  # fmt: skip
-        _land(
+        _finish(
             net, trace, kinks, sample, steps[sample], slopes[row], reach[row], bounds[row],
-            flight, custom, custom_loss,
+            state, custom, custom_loss,
         )  # fmt: skip

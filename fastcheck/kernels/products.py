@@ -12,18 +12,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numba
-import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from fastcheck.kernels.compiling import scalar_kernel
+from fastcheck.types import Floats
 
 __all__ = ["NARROW", "WIDE", "product"]
 
-Floats = NDArray[np.float64]
 
 NARROW, WIDE = 8, 32  # samples in a block: a multiple of NARROW, at most WIDE
 declared: Callable[..., Any] = cgutils.get_or_insert_function

@@ -15,6 +15,7 @@ from fastcheck.kernels.activations import change
 from fastcheck.kernels.compiling import array_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.kernels.losses import loss_growth, loss_odd
+from fastcheck.types import Floats, Integers
 
 __all__ = [
     "FROM_KINK",
@@ -28,8 +29,6 @@ __all__ = [
     "row_of",
 ]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 UNCROSSED, FROM_KINK, GENUINE = 0, 1, 2
 

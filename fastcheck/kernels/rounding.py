@@ -10,15 +10,15 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.kernels.arrays import largest_of
 from fastcheck.kernels.compiling import array_kernel, part_kernel, scalar_kernel
+from fastcheck.types import Floats, Integers, Singles
 
 __all__ = [
     "add_draws",
+    "add_kink_variance",
     "add_products",
-    "add_undecided",
     "after_slopes",
     "balance",
     "count_repetitions",
@@ -35,9 +35,6 @@ __all__ = [
     "weight_and_bias_variances",
 ]
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
-Integers = NDArray[np.int64]
 
 SEEN = 1024  # places for the values last seen in a row
 
@@ -275,7 +272,7 @@ def rounded_sums(
 
 
 @array_kernel
-def add_undecided(
+def add_kink_variance(
     Z: Floats, kink: float, jump: float, variance: Floats, u: float, chances: Floats, total: Floats
 ) -> None:
     """Add the variance of a slope that jumps at a kink, for the chance that z is beyond it.

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from fastcheck.kernels.activations import change
 from fastcheck.kernels.compiling import array_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
+from fastcheck.types import Floats, Integers
 
 __all__ = ["layer_slopes"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 # A slope to one side changes by O(δ): on a kink it is taken at this share of the step.
-ONE_SIDED = 1e-6
+ONE_SIDED_STEP = 1e-6
 
 
 @part_kernel
@@ -37,10 +36,10 @@ def _piece_slopes(which: int, p: float, kinks: Floats, custom: Any) -> Floats:
 
 @part_kernel
 def _straight(
-    Z: Floats, kinks: Floats, slopes: Floats, gains: tuple[Floats, Floats], first: int
+    Z: Floats, kinks: Floats, slopes: Floats, local_slopes: tuple[Floats, Floats], first: int
 ) -> int:
     """Fill in the gains of a layer that is linear between its kinks; return how many lie on one."""
-    left, right = gains
+    left, right = local_slopes
     on_kink = 0
     for i in range(first, first + Z.size):
         z, below, upto = Z[i - first], 0, 0
@@ -59,12 +58,12 @@ def _curved(
     Z: Floats,
     kinks: Floats,
     steps: Floats,
-    gains: tuple[Floats, Floats],
+    local_slopes: tuple[Floats, Floats],
     first: int,
     custom: Any,
 ) -> int:
     """As `_straight`, for any activation: central differences at each sample's own step."""
-    left, right = gains
+    left, right = local_slopes
     on_kink = 0
     both = np.empty(2)
     for i in range(first, first + Z.size):
@@ -72,7 +71,7 @@ def _curved(
         room = np.inf
         for kink in kinks:
             room = min(room, abs(z - kink))
-        step = min(step, 0.5 * room) if room > 0.0 else ONE_SIDED * step
+        step = min(step, 0.5 * room) if room > 0.0 else ONE_SIDED_STEP * step
         both[0], both[1] = -step, step
         change(net.activations[l], net.parameters[l], z, both, custom)
         if room > 0.0:
@@ -91,7 +90,7 @@ def layer_slopes(
     steps: Floats,
     kinks: tuple[Floats, Integers],
     straight: NDArray[np.bool_],
-    gains: tuple[Floats, Floats],
+    local_slopes: tuple[Floats, Floats],
     custom: Any,
 ) -> int:
     """Fill in what each unit multiplies a small change by; return how many units lie on a kink.
@@ -113,7 +112,7 @@ def layer_slopes(
     gains : tuple of ndarray, shape (m · Σ n_l,), float64
         Filled in: left and right.
     """
-    left, right = gains
+    left, right = local_slopes
     on_kink = 0
     first = 0
     for l in range(net.activations.size):
@@ -122,9 +121,9 @@ def layer_slopes(
         z = Z[first : first + count]
         if straight[l]:
             slopes = _piece_slopes(net.activations[l], net.parameters[l], here, custom)
-            on_kink += _straight(z, here, slopes, gains, first)
+            on_kink += _straight(z, here, slopes, local_slopes, first)
         else:
-            on_kink += _curved(net, l, z, here, steps[l], gains, first, custom)
+            on_kink += _curved(net, l, z, here, steps[l], local_slopes, first, custom)
         mask = net.mask_offsets[l]
         if mask >= 0:
             for i in range(count):

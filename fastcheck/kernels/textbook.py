@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.kernels.activations import activate
 from fastcheck.kernels.compiling import array_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.kernels.losses import loss_value
 from fastcheck.kernels.products import NARROW, WIDE, product
+from fastcheck.types import Floats, Integers
 
 __all__ = ["in_blocks", "textbook_cost", "textbook_differences", "work_shape"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 ROWS_AT_ONCE = 16  # of W: the penalty sums them while they are still in the cache
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from fastcheck.approximation import Approximation
+from fastcheck.model.approximation import Approximation
 
 __all__ = ["Prepared"]
 

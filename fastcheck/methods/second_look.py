@@ -9,20 +9,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcheck import parallel
-from fastcheck.approximation import Approximation, Kinks
-from fastcheck.comparison import quiet
-from fastcheck.methods import textbook, unit
-from fastcheck.network import Batch, Network
+from fastcheck.execution import parallel
+from fastcheck.methods import textbook
+from fastcheck.methods.unit import method as unit
+from fastcheck.model.approximation import Approximation, Kinks
+from fastcheck.model.network import Batch, Network
 from fastcheck.settings import Settings
-from fastcheck.tolerances import NOISE_FACTOR
+from fastcheck.types import Floats, Integers
+from fastcheck.verdict.compare import ignore_overflow
+from fastcheck.verdict.rules import NOISE_FACTOR
 
 __all__ = ["look_again"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 # The noise of D(ε/2) is twice that of D(ε): (4·D(ε/2) − D(ε))/3 and D(ε/2) − D(ε/4) have so many
 # times it.
@@ -60,7 +59,7 @@ def look_again(
         return approximation
     values, every = approximation.values, approximation.indices
     given = gradient if every is None else gradient[every]
-    with quiet():
+    with ignore_overflow():
         off = np.abs(given - values) > settings.tol * (np.abs(given) + np.abs(values))
     positions = np.flatnonzero(off)
     if positions.size == 0:
@@ -98,20 +97,23 @@ def _extrapolated(
     does not fall as ε², nothing is known of it: τ is infinite.
     """
     wide, half, quarter = differences
-    with quiet():
+    with ignore_overflow():
         first, second = np.abs(wide - half), np.abs(half - quarter)
         found, finer = (4.0 * half - wide) / 3.0, (4.0 * quarter - half) / 3.0
         left = SLACK * np.abs(found - finer)
         drowned = second <= NOISE_FACTOR * FINEST_NOISE * noise
         left[~drowned & (second > first / LEAST_FALL)] = np.inf
         left *= 1.0 + first / np.maximum(np.abs(found), np.finfo(float).tiny)
-        bend = SLACK * first
-        plain = bend + NOISE_FACTOR * noise <= left + NOISE_FACTOR * EXTRAPOLATED_NOISE * noise
+        second_derivative = SLACK * first
+        plain = (
+            second_derivative + NOISE_FACTOR * noise
+            <= left + NOISE_FACTOR * EXTRAPOLATED_NOISE * noise
+        )
         plain &= drowned
     unknown = ~np.isfinite(found) | ~np.isfinite(left)
     return (
         np.where(plain | unknown, wide, found),
-        np.where(plain, bend, np.where(unknown, np.inf, left)),
+        np.where(plain, second_derivative, np.where(unknown, np.inf, left)),
         np.where(plain | unknown, 1.0, EXTRAPOLATED_NOISE),
     )
 

@@ -10,11 +10,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcheck.approximation import Approximation
 from fastcheck.errors import InputError
-from fastcheck.journal import digest
+from fastcheck.execution.journal import digest
 from fastcheck.kernels.compiling import CACHE_FOLDER
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.kernels.products import NARROW, WIDE
@@ -24,13 +22,13 @@ from fastcheck.kernels.textbook import (
     textbook_differences,
     work_shape,
 )
-from fastcheck.network import Batch, Network
+from fastcheck.model.approximation import Approximation
+from fastcheck.model.network import Batch, Network
 from fastcheck.settings import Settings
+from fastcheck.types import Floats, Integers
 
 __all__ = ["PreparedTextbook", "prepare"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 CHUNK_SECONDS = 0.15
 UNIT_ROUNDOFF = 2.0**-53

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcheck.door import lower_precision, unit_roundoff
 from fastcheck.errors import InputError
 from fastcheck.model.parameter_tree import ParameterTree
+from fastcheck.types import Floats
+from fastcheck.validation import lower_precision, unit_roundoff
 
 __all__ = ["GivenGradient", "read_gradient"]
 
-Floats = NDArray[np.float64]
 
 ROUNDING_LIKE = 1e-5  # of the largest component: what threads and atomics may change
 ULPS = 2.0  # by which θ is moved to see how the gradient's rounding changes

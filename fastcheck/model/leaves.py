@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fastcheck.types import Floats
 
 __all__ = ["Conversion", "conversion_of", "is_parameter"]
 
-Floats = NDArray[np.float64]
 EXACT = ("float64", "longdouble", "float128")
 
 

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.door import finite_array, lower_precision
 from fastcheck.errors import InputError, near_names
 from fastcheck.model.leaves import Conversion, conversion_of, is_parameter
+from fastcheck.types import Floats
+from fastcheck.validation import finite_array, lower_precision
 
 __all__ = ["ArrayBlock", "ParameterTree"]
 
-Floats = NDArray[np.float64]
 Step = tuple[str, Any]  # how to get from a container to a part: by "key", "index" or "field"
 Path = tuple[Step, ...]
 NUMBERS = (int, float, np.integer, np.floating)
@@ -50,7 +50,7 @@ class ArrayBlock:
         return slice(self.offset, self.offset + self.size)
 
     @property
-    def owner_shape(self) -> tuple[int, ...]:
+    def user_shape(self) -> tuple[int, ...]:
         """The shape."""
         return self.shape
 

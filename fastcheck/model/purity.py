@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.door import unit_roundoff
 from fastcheck.errors import InputError
+from fastcheck.validation import unit_roundoff
 
 __all__ = ["Watch", "require_same"]
 

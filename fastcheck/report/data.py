@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fastcheck.report.pictures import Pictures
-from fastcheck.verdict import (
+from fastcheck.report.plot_data import Pictures
+from fastcheck.verdict.verdict import (
     GRADES,
     BlockVerdict,
     ComponentVerdict,
-    Judgement,
+    Verdict,
     worst_status,
 )
 
@@ -189,14 +189,14 @@ class Report:
     )
 
     @classmethod
-    def of(cls, judgement: Judgement, **facts: Any) -> Report:
+    def of(cls, verdict: Verdict, **facts: Any) -> Report:
         """Make a report of a verdict and the other attributes."""
         return cls(
-            gradient_status=judgement.status,
-            gradient_grade=judgement.grade,
-            whole=judgement.whole,
-            blocks=judgement.blocks,
-            components=judgement.components,
+            gradient_status=verdict.status,
+            gradient_grade=verdict.grade,
+            whole=verdict.whole,
+            blocks=verdict.blocks,
+            components=verdict.components,
             **facts,
         )
 
@@ -250,13 +250,13 @@ class Report:
 
     def to_html(self, *, v_curve: bool = True) -> str:
         """Return the report as one self-contained page."""
-        from fastcheck.report.html import render
+        from fastcheck.report.html.page import render
 
         report = self.with_pictures(v_curve=v_curve)
         return render(report, report.pictures)
 
     def _repr_html_(self) -> str:
-        from fastcheck.report.html import notebook
+        from fastcheck.report.html.page import notebook
 
         report = self.with_pictures(v_curve=False)
         return notebook(report, report.pictures)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fastcheck.report.data import Report
-from fastcheck.report.findings import findings, unexplained
-from fastcheck.report.words import HEADLINES, number, verdict_sentence
-from fastcheck.verdict import BlockVerdict
+from fastcheck.report.diagnosis_sentences import findings, unexplained
+from fastcheck.report.sentences import HEADLINES, number, verdict_sentence
+from fastcheck.verdict.verdict import BlockVerdict
 
 __all__ = ["render"]
 
 LEVELS = {"agree": "notice", "cannot tell": "warning", "wrong": "error"}
-MOST = 10  # of each level; GitHub shows no more of one step
+MAX_ANNOTATIONS = 10  # of each level; GitHub shows no more of one step
 
 
 def render(report: Report) -> str:
@@ -20,7 +20,7 @@ def render(report: Report) -> str:
     found = list(_annotations(report, report.name))
     for later in report.after_training:
         found += _annotations(later, report.training)
-    return "".join(f"{line}\n" for line in found[:MOST])
+    return "".join(f"{line}\n" for line in found[:MAX_ANNOTATIONS])
 
 
 def _annotations(report: Report, title: str) -> Iterator[str]:

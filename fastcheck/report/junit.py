@@ -11,8 +11,8 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from fastcheck.report.data import Report
-from fastcheck.report.words import number, verdict_sentence
-from fastcheck.verdict import NOT_CHECKED, BlockVerdict
+from fastcheck.report.sentences import number, verdict_sentence
+from fastcheck.verdict.verdict import NOT_CHECKED, BlockVerdict
 
 __all__ = ["render"]
 

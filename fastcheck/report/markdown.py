@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from fastcheck.report.data import Report
-from fastcheck.report.findings import findings, unexplained
-from fastcheck.report.words import (
+from fastcheck.report.diagnosis_sentences import findings, unexplained
+from fastcheck.report.sentences import (
     HEADLINES,
     MARKS,
     all_notes,
@@ -17,7 +17,7 @@ from fastcheck.report.words import (
     shape,
     verdict_sentence,
 )
-from fastcheck.verdict import BlockVerdict, ComponentVerdict
+from fastcheck.verdict.verdict import BlockVerdict, ComponentVerdict
 
 __all__ = ["render"]
 

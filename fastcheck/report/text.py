@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fastcheck.report.data import Report
-from fastcheck.report.findings import findings, unexplained
-from fastcheck.report.words import (
+from fastcheck.report.diagnosis_sentences import findings, unexplained
+from fastcheck.report.sentences import (
     HEADLINES,
     MARKS,
     all_notes,
@@ -26,7 +26,7 @@ from fastcheck.report.words import (
     shape,
     verdict_sentence,
 )
-from fastcheck.verdict import NOT_CHECKED, BlockVerdict, ComponentVerdict
+from fastcheck.verdict.verdict import NOT_CHECKED, BlockVerdict, ComponentVerdict
 
 __all__ = ["bar", "failure", "render"]
 
@@ -40,10 +40,10 @@ STYLES = {
 DECADES = 16  # a bar goes from 1e-16 to 1
 # From so many columns on a bar has more than one cell for each decade.
 CELLS_PER_DECADE = ((200, 4), (100, 2), (0, 1))
-WIDE = 140  # columns from which on the tables say more
-COMPONENTS = 10
-NEAREST = 3  # of those with the largest error, where all agree
-MOST_BLOCKS = 40
+WIDE_TERMINAL = 140  # columns from which on the tables say more
+MAX_COMPONENTS = 10
+NEAREST_RATIO = 3  # of those with the largest error, where all agree
+MAX_BLOCKS = 40
 
 
 def render(report: Report, *, width: int = 80, color: bool = False) -> str:
@@ -141,11 +141,11 @@ def _shown(report: Report) -> list[ComponentVerdict]:
     components = list(report.components)
     if report.gradient_status == "agree":
         kinks = [c for c in components if c.status == "kink"]
-        return (kinks or components)[:NEAREST]
+        return (kinks or components)[:NEAREST_RATIO]
     troubled = [c for c in components if c.status == report.gradient_status] or components
     first = {c.block: c for c in reversed(troubled)}
     rest = [c for c in troubled if first[c.block] is not c]
-    chosen = [*first.values(), *rest][: max(COMPONENTS, len(first))]
+    chosen = [*first.values(), *rest][: max(MAX_COMPONENTS, len(first))]
     return [c for c in troubled if c in chosen]
 
 
@@ -195,7 +195,7 @@ def _block_table(report: Report, rows: list[BlockVerdict], width: int) -> Table:
     cells = next(count for columns, count in CELLS_PER_DECADE if width >= columns)
     if len(report.blocks) > 1:
         rows = [*rows, report.whole]
-    more = ["unsure", "kinks", "‖dθ‖", "‖dθ_approx‖"] if width >= WIDE else []
+    more = ["unsure", "kinks", "‖dθ‖", "‖dθ_approx‖"] if width >= WIDE_TERMINAL else []
     heads = ["", "block", "shape", "checked", "difference", _scale(cells), "wrong", *more, "worst"]
     lines = [
         [*_block_figures(block, report, cells), *(_more(block) if more else []), _worst(block)]
@@ -229,14 +229,14 @@ def _table_width(lines: list[list[str]]) -> int:
 def _rows(report: Report) -> tuple[list[BlockVerdict], str]:
     """Return the blocks to show, and what is said of those left out of a very long list."""
     blocks = list(report.blocks)
-    if len(blocks) <= MOST_BLOCKS:
+    if len(blocks) <= MAX_BLOCKS:
         return blocks, ""
     calm = [b for b in blocks if b.verdict in ("agree", NOT_CHECKED)]
     troubled = [b for b in blocks if b.verdict not in ("agree", NOT_CHECKED)]
-    left_out = calm if troubled else blocks[MOST_BLOCKS:]
+    left_out = calm if troubled else blocks[MAX_BLOCKS:]
     unseen = sum(b.verdict == NOT_CHECKED for b in left_out)
     rest = f"{unseen} not checked" if unseen else "all right"
-    return troubled or blocks[:MOST_BLOCKS], f"{len(left_out)} more blocks, {rest}"
+    return troubled or blocks[:MAX_BLOCKS], f"{len(left_out)} more blocks, {rest}"
 
 
 def _block_figures(block: BlockVerdict, report: Report, cells_per_decade: int) -> list[str]:
@@ -263,7 +263,7 @@ def _component_table(components: list[ComponentVerdict], width: int) -> Renderab
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
     table.add_column("worst", overflow="fold", max_width=26)
-    more = ("difference", "|dθ − dθ_approx|", "held to") if width >= WIDE else ()
+    more = ("difference", "|dθ − dθ_approx|", "held to") if width >= WIDE_TERMINAL else ()
     for name in ("dθ", "dθ_approx", "ratio", *more):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")

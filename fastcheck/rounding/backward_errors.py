@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.kernels import rounding as kernels
-from fastcheck.rounding.draws import Draws
+from fastcheck.rounding.sampled_errors import SampledErrors
+from fastcheck.types import Floats
 
 __all__ = ["Backward"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass
@@ -53,7 +51,7 @@ class Backward:
         self.errors *= factor
         return self
 
-    def corrected(self, draws: Draws) -> Backward:
+    def corrected(self, draws: SampledErrors) -> Backward:
         """Return this with variances no smaller than the drawn errors show them."""
         more = draws.shortfall(self.errors, self.variance, self.common, self.gradient)
         self.variance *= more

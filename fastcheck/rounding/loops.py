@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcheck.rounding.model import Rounding
-from fastcheck.tolerances import MANY_ERRORS
+from fastcheck.verdict.rules import MANY_ERRORS_RATIO
 
 __all__ = ["HALF_PRECISIONS", "rounds_every_addition"]
 
@@ -48,7 +48,7 @@ def rounds_every_addition(blocks: Iterable[BlockError], library: Rounding, loops
         for block, layout in zip(blocks, library.network.order.blocks, strict=True):
             sigma, larger = library.block(layout), loops.block(layout)
             size, wide = float(np.linalg.norm(sigma)), float(np.linalg.norm(larger))
-            many = wide > MANY_ERRORS * float(larger.max())
+            many = wide > MANY_ERRORS_RATIO * float(larger.max())
             if block.checked and many and wide > TIMES_APART * size:
                 share = np.sqrt(block.checked / layout.size)
                 ratios.append(block.error / (size * share) if size else np.inf)

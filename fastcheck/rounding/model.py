@@ -14,23 +14,22 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck import parallel
+from fastcheck.execution import parallel
 from fastcheck.kernels.rounding import deviations
-from fastcheck.network import Batch, Network
-from fastcheck.rounding.arithmetic import Precision
-from fastcheck.rounding.draws import Draws
-from fastcheck.rounding.variances import LayerFactors, Trace, backward, forward
-from fastcheck.theta import Block
+from fastcheck.model.network import Batch, Network
+from fastcheck.model.parameters import Block
+from fastcheck.rounding.precision import Precision
+from fastcheck.rounding.propagation import LayerFactors, Trace, backward, forward
+from fastcheck.rounding.sampled_errors import SampledErrors
+from fastcheck.types import Floats, Singles
 
 __all__ = ["Rounding", "gradient_rounding", "rounding"]
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
 
 # Numbers gathered at a time where σ is asked for at some places only.
-CHUNK = 4_000_000
+CHUNK_SIZE = 4_000_000
 # Numbers of one block that are worked on at a time.
-CACHED = 140_000
+CACHE_SIZE = 140_000
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Rounding:
             return
         W = self.network.W(block.layer)
         given = None if self.dtheta is None else self.dtheta[block.slice].reshape(block.shape)
-        step = max(1, min(CACHED // block.shape[1], rows.stop - rows.start))
+        step = max(1, min(CACHE_SIZE // block.shape[1], rows.stop - rows.start))
         work = np.empty((2, step, block.shape[1]), np.float32)
         for start in range(rows.start, rows.stop, step):
             some = slice(start, min(start + step, rows.stop))
@@ -150,7 +149,7 @@ class Rounding:
         which = np.searchsorted(order.offsets, indices, side="right") - 1
         for number, block in enumerate(order.blocks):
             places = np.flatnonzero(which == number)
-            step = max(1, CHUNK // self.layers[block.layer - 1].P.shape[0])
+            step = max(1, CHUNK_SIZE // self.layers[block.layer - 1].P.shape[0])
             for start in range(0, places.size, step):
                 some = places[start : start + step]
                 sigma[some] = self._some(block, indices[some] - block.offset)
@@ -258,7 +257,7 @@ def _made(
 ) -> Rounding:
     trace, dtheta = known
     with _quietly():
-        draws = Draws(batch.size, network.size, arithmetic)
+        draws = SampledErrors(batch.size, network.size, arithmetic)
         traces = forward(network, batch, arithmetic, draws, trace, side)
         layers = backward(network, batch, arithmetic, traces, draws)
     overflowing = tuple(

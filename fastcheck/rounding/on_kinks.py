@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.network import Batch, Network
-from fastcheck.rounding.conditioning import SIDES, slope_by_side
+from fastcheck.model.network import Batch, Network
+from fastcheck.rounding.evaluation import SIDES, slope_by_side
 from fastcheck.rounding.model import USUAL, Rounding, Variant, rounding
-from fastcheck.rounding.variances import Trace, values_of
+from fastcheck.rounding.propagation import Trace, values_of
+from fastcheck.types import Floats
 
 __all__ = ["RoundingOnKinks", "rounding_on_kinks"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

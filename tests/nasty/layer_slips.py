@@ -34,7 +34,7 @@ def square(tape: Tape, l: int, values: Array) -> Array:
     return values
 
 
-def touched(change: Callable[[Array], None]) -> Callable[[Tape, int], Array]:
+def requested(change: Callable[[Array], None]) -> Callable[[Tape, int], Array]:
     """Return dW changed in place."""
 
     def made(tape: Tape, l: int) -> Array:
@@ -75,12 +75,12 @@ WEIGHTS = [
          lambda t, l: np.clip(product(t, l), *(np.abs(product(t, l)).max() * np.array([-.5, .5])))),
     Slip("dW's norm clipped", "weights", lambda t, l: 0.7 * product(t, l)),
     Slip("an entry × 1.01", "weights",
-         touched(lambda d: put(d, np.unravel_index(np.abs(d).argmax(), d.shape),
+         requested(lambda d: put(d, np.unravel_index(np.abs(d).argmax(), d.shape),
                                1.01 * d.flat[np.abs(d).argmax()]))),
     Slip("an entry is zero", "weights",
-         touched(lambda d: put(d, np.unravel_index(np.abs(d).argmax(), d.shape), 0.0))),
-    Slip("a row is zero", "weights", touched(lambda d: put(d, 0, 0.0))),
-    Slip("a column is zero", "weights", touched(lambda d: put(d, (slice(None), -1), 0.0))),
+         requested(lambda d: put(d, np.unravel_index(np.abs(d).argmax(), d.shape), 0.0))),
+    Slip("a row is zero", "weights", requested(lambda d: put(d, 0, 0.0))),
+    Slip("a column is zero", "weights", requested(lambda d: put(d, (slice(None), -1), 0.0))),
     Slip("rows rolled", "weights", lambda t, l: np.roll(product(t, l), 1, axis=0)),
     Slip("columns rolled", "weights", lambda t, l: np.roll(product(t, l), 1, axis=1)),
     Slip("dW plus 1e-3 noise", "weights",

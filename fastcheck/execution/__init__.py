@@ -1,0 +1,1 @@
+"""Chunks of work, buffers, journal; independent of gradients."""

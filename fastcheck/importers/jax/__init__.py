@@ -1,0 +1,1 @@
+"""JAX models and their gradients."""

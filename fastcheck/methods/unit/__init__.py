@@ -1,0 +1,1 @@
+"""The unit method: one probe for each unit and sample."""

@@ -1,0 +1,1 @@
+"""The reference backward pass and the embedded example."""

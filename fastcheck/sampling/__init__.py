@@ -1,0 +1,1 @@
+"""Which components are checked, and what a sample covers."""
