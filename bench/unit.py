@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 import fastcheck
 from fastcheck.model.network import Batch, Network
+from fastcheck.norms import relative_difference
 from fastcheck.reference.backprop import gradients
-from fastcheck.verdict.verdict import relative_difference
 
 Floats = NDArray[np.float64]
 TURNS = 15

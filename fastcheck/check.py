@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 
 from fastcheck.determinism import unmoved
 from fastcheck.errors import InputError
-from fastcheck.execution import buffers as workspaces
-from fastcheck.execution import parallel
+from fastcheck.execution import buffers, parallel
 from fastcheck.methods.table import preparation
 from fastcheck.model.approximation import Approximation
 from fastcheck.model.cost import CostParts, compare_cost, cost_parts, user_cost
@@ -29,7 +28,7 @@ from fastcheck.sampling.coverage import coverage
 from fastcheck.settings import Settings, SettingsOptions
 from fastcheck.types import Floats, Integers
 from fastcheck.validation import positive_number
-from fastcheck.verdict.compare import RoundingModel
+from fastcheck.verdict.evidence import RoundingModel
 from fastcheck.verdict.verdict import Verdict, evaluate
 from fastcheck.versions import versions
 
@@ -48,9 +47,9 @@ class CheckOptions(SettingsOptions, total=False):
     Attributes
     ----------
     cost : float or callable
-        The owner's J, or `cost(network, inputs, targets)`: compared first.
+        The user's J, or `cost(network, inputs, targets)`: compared first.
     train_steps : int
-        Check again after so many gradient steps with the owner's own gradient; 0 for none.
+        Check again after so many gradient steps with the user's own gradient; 0 for none.
     learning_rate : float
         Of these steps; 0.1 unless told otherwise.
     name : str
@@ -83,7 +82,7 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is to be checked, as its owner gave it."""
+    """What is to be checked, as the user gave it."""
 
     network: Network
     inputs: ArrayLike
@@ -329,7 +328,7 @@ def _approximate(
             results = parallel.run(prepared, settings, "differences")
             return prepared.assemble(results)
         finally:
-            workspaces.release()
+            buffers.release()
 
 
 def _require_small_step(network: Network, epsilon: float) -> None:
@@ -375,11 +374,11 @@ def _second_look(
     try:
         return look_again(network, batch, gradient, approximation, settings)
     finally:
-        workspaces.release()
+        buffers.release()
 
 
 def _cost(task: _Task, batch: Batch) -> tuple[CostFacts, tuple[str, ...]]:
-    """Return J and its parts, the owner's J beside it where it was given, and notes on that."""
+    """Return J and its parts, the user's J beside it where it was given, and notes on that."""
     theirs = task.options.get("cost")
     if theirs is None:
         with parallel.one_blas_thread():
@@ -479,7 +478,7 @@ def _training(options: CheckOptions, gradients: Any) -> int:
 
 
 def _train(task: _Task, steps: int, rate: float) -> Network:
-    """Return the network after some gradient steps with the owner's own gradient."""
+    """Return the network after some gradient steps with the user's own gradient."""
     network, batch = task.network, task.network.batch(task.inputs, task.targets)
     try:
         for _ in range(steps):
@@ -500,7 +499,7 @@ def _train(task: _Task, steps: int, rate: float) -> Network:
 
 
 def _in_precision(theta: Floats, precision: str) -> Floats:
-    """Return θ as its owner can hold it, so that both sides differentiate at the same place."""
+    """Return θ as the user can hold it, so that both sides differentiate at the same place."""
     if precision not in ("float32", "float16"):
         return theta
     with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""Where nasty networks meet fastcheck: a case in its owner's layout, and what is said of it."""
+"""Where nasty networks meet fastcheck: a case in the user's layout, and what is said of it."""
 
 from dataclasses import dataclass
 from typing import Any

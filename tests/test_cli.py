@@ -17,7 +17,7 @@ from fastcheck.cli import command as cli
 from fastcheck.cli.command import run
 from fastcheck.diagnosis.inject import PLANTS
 from fastcheck.importers.npz import read_problem, write_problem
-from fastcheck.model.problem import Example, make_problem
+from fastcheck.reference.example import Example, make_problem
 from fastcheck.report import Report
 from fastcheck.settings import BACKENDS, METHODS, Settings
 

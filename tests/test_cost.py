@@ -1,4 +1,4 @@
-"""J in its parts, and the owner's J beside it: equal, close, or another with the slip named."""
+"""J in its parts, and the user's J beside it: equal, close, or another with the slip named."""
 
 import math
 import re

@@ -19,7 +19,8 @@ from fastcheck.errors import InputError
 from fastcheck.importers.npz import SPEC_FIELDS, read_problem, write_problem
 from fastcheck.importers.npz_reader import LIMIT_BYTES
 from fastcheck.model.network import Network
-from fastcheck.model.problem import Example, Problem, make_problem
+from fastcheck.model.problem import Problem
+from fastcheck.reference.example import Example, make_problem
 from tests import oracle
 
 SPEC: dict[str, Any] = {"activations": ["tanh", "identity"], "loss": "squared_error", "l2": 0.5}

@@ -25,7 +25,7 @@ def network(
 
 
 def blocks(net: Network, dtype: Any = float) -> dict[str, Any]:
-    """A gradient in the owner's layout whose values in θ's order are 0, 1, 2, …"""
+    """A gradient in the user's layout whose values in θ's order are 0, 1, 2, …"""
     counted = np.arange(net.size, dtype=float)
     return {
         b.gradient_name: net.user_array(b, v).astype(dtype) for b, v in net.order.views(counted)

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastcheck.model.approximation import Approximation, Kinks
+from fastcheck.model.approximation import Approximation, Curve, Kinks, VCurve
 from fastcheck.model.parameters import ThetaLayout
 from fastcheck.report.data import HeldTo, MethodFacts, NetworkFacts, Report, RunFacts
 from fastcheck.report.downsample import downsample
 from fastcheck.report.html.heatmap import LIGHT, Cells
 from fastcheck.report.html.page import notebook, render
 from fastcheck.report.json import _dataclass, encode
-from fastcheck.report.plot_data import Curve, Pictures, VCurve
+from fastcheck.report.plot_data import Pictures
 from fastcheck.settings import Settings
 from fastcheck.verdict.verdict import evaluate
 

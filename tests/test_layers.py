@@ -13,29 +13,7 @@ PACKAGE = ROOT / "fastcheck"
 ROW = re.compile(r"^\| (\d+) \| (.+?) \| ", re.M)
 OPEN = {"errors.py"}  # to everyone
 ENTRANCES = {"__init__.py", "__main__.py"}  # they fetch public names from wherever these live
-# Imports that do not go down, as they were when the map was first checked. One that is gone has
-# to be taken off the list, and none may be added.
-EXCEPTIONS = {
-    (place, used)
-    for place, places in {
-        "model/": ["door.py"],
-        "backprop.py": ["network.py"],
-        "check.py": ["vcurve.py"],
-        "comparison.py": ["approximation.py", "kernels/"],
-        "cost.py": ["network.py"],
-        "gradient.py": ["cost.py", "network.py", "verdict.py"],
-        "network.py": ["batch.py", "naming.py"],
-        "parallel.py": ["settings.py"],
-        "problem.py": ["backprop.py", "network.py"],
-        "pytest_plugin.py": ["assertion.py"],
-        "rounding/": ["network.py", "parallel.py"],
-        "sample_coverage.py": ["sampling.py", "settings.py", "verdict.py"],
-        "sampling.py": ["settings.py"],
-        "verdict.py": ["settings.py"],
-    }.items()
-    for used in places
-}
-REFERENCE = ("backprop.py", "reference/")  # the reference backward pass, now and as it will lie
+REFERENCE = "reference/"
 
 
 def floors() -> dict[str, int]:
@@ -89,8 +67,7 @@ def test_imports_go_down() -> None:
         for place, used in arrows()
         if place not in ENTRANCES and used not in OPEN | ENTRANCES and floor[place] <= floor[used]
     }
-    assert up - EXCEPTIONS == set(), "imports from the same floor or above"
-    assert EXCEPTIONS - up == set(), "no longer needed: take these off EXCEPTIONS"
+    assert not up, "imports from the same floor or above"
 
 
 @pytest.mark.parametrize("module", sorted(PACKAGE.glob("methods/**/*.py")), ids=lambda p: p.name)
@@ -100,14 +77,15 @@ def test_no_method_can_reach_the_reference_backward_pass(module: Path) -> None:
         file = ahead.pop()
         seen.add(file)
         ahead += imports(file) - seen
-    assert not {place_of(file) for file in seen} & set(REFERENCE)
+    assert not {place_of(file) for file in seen} & {REFERENCE}
 
 
 def test_every_import_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "some.py"
     file.write_text(
         "import fastcheck.check\nfrom fastcheck.kernels import forward\nimport numpy\n"
-        "def late():\n    from fastcheck.model.network import Network\n    from fastcheck import Report\n"
+        "def late():\n    from fastcheck.model.batch import Batch\n"
+        "    from fastcheck import Report\n"
     )
     found = {str(f.relative_to(PACKAGE)) for f in imports(file)}
-    assert found == {"check.py", "kernels/forward.py", "network.py", "__init__.py"}
+    assert found == {"check.py", "kernels/forward.py", "model/batch.py", "__init__.py"}

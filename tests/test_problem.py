@@ -7,8 +7,8 @@ from fastcheck.check import gradcheck
 from fastcheck.errors import InputError
 from fastcheck.kernels.activations import ACTIVATIONS
 from fastcheck.kernels.losses import LOSSES
-from fastcheck.model.problem import Example, make_problem
 from fastcheck.reference.data import load_digits
+from fastcheck.reference.example import Example, make_problem
 
 
 def test_the_default_is_a_million_parameters_on_digits() -> None:

@@ -14,9 +14,9 @@ from fastcheck import Report, gradcheck, gradcheck_function
 from fastcheck.model.approximation import Approximation, Kinks
 from fastcheck.model.network import Network
 from fastcheck.model.parameters import ThetaLayout
+from fastcheck.norms import relative_difference
 from fastcheck.sampling.components import sample, sample_units, size_to_detect
 from fastcheck.sampling.coverage import estimated_difference, max_undetected, wrong_at_most
-from fastcheck.verdict.verdict import relative_difference
 from tests import oracle
 
 ORDER = ThetaLayout.from_sizes([30, 20, 10], [True, True])

@@ -5,8 +5,8 @@ import pytest
 
 from fastcheck.methods.epsilon_sweep import v_curve
 from fastcheck.model.network import Batch, Network
-from fastcheck.model.problem import Example, make_problem
 from fastcheck.reference.backprop import gradients
+from fastcheck.reference.example import Example, make_problem
 from fastcheck.settings import Settings
 
 

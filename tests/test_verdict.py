@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from fastcheck.model.approximation import Approximation, Kinks
 from fastcheck.model.parameters import ThetaLayout
+from fastcheck.norms import relative_difference
 from fastcheck.settings import Settings
 from fastcheck.verdict import compare as comparison
 from fastcheck.verdict.compare import PIECE_SIZE
 from fastcheck.verdict.rules import BLOCK_FACTOR, NOISE_FACTOR, ROUNDING_FACTOR
-from fastcheck.verdict.verdict import Verdict, evaluate, relative_difference
+from fastcheck.verdict.verdict import Verdict, evaluate
 from tests import oracle
 
 SETTINGS = Settings()

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from fastcheck.execution import buffers as workspaces
+from fastcheck.execution import buffers
 from fastcheck.execution.buffers import MAX_FREE_BYTES, borrow, kept_bytes, release
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspaces, "_free", [])
+    monkeypatch.setattr(buffers, "_free", [])
 
 
 def test_two_at_a_time_are_two_and_one_after_the_other_is_one() -> None:

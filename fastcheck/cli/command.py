@@ -152,7 +152,7 @@ def _announce_compiling() -> None:
 
 
 def _example(choices: dict[str, Any]) -> Problem:
-    from fastcheck.model.problem import Example, make_problem
+    from fastcheck.reference.example import Example, make_problem
 
     sizes = choices.get("layers")
     if isinstance(sizes, str):

@@ -291,7 +291,7 @@ def _sparse(view: BlockView, predicted: Floats, before: Explanation) -> Iterator
 
 
 def _places(found: Overlay, view: BlockView) -> str:
-    """`row 3 of dW2`, `columns 1, 5 of dW2` or `dW2[2, 7]`, in the owner's order."""
+    """`row 3 of dW2`, `columns 1, 5 of dW2` or `dW2[2, 7]`, in the user's order."""
     block = f"d{view.kind}{view.layer}"
     order = view.context.network.order
     turned = view.kind == "W" and order.weights(view.layer).transposed

@@ -16,8 +16,8 @@ from fastcheck.errors import InputError
 from fastcheck.model.approximation import Approximation
 from fastcheck.model.network import Batch, Network
 from fastcheck.model.parameters import Block
+from fastcheck.norms import norm
 from fastcheck.types import Floats
-from fastcheck.verdict.compare import norm
 from fastcheck.verdict.verdict import Verdict
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
@@ -125,7 +125,7 @@ def diagnose(
         What is being checked.
     approximation : Approximation
         Of all components or of a sample.
-    judgement : Judgement
+    verdict : Verdict
         Nothing is looked for unless its status is `wrong`.
     precision : str
         Of the gradient.

@@ -92,7 +92,7 @@ def fixed_lines(network: Network, layer: int, line: str) -> tuple[str, str]:
     Returns
     -------
     tuple of str
-        In the course's notation (samples are columns) and in row notation, with W as the owner
+        In the course's notation (samples are columns) and in row notation, with W as the user
         has it; empty for `whole`.
     """
     if line not in LINES:

@@ -32,7 +32,7 @@ class PlantedGradient:
     def __call__(
         self, network: Network, inputs: ArrayLike, targets: ArrayLike
     ) -> dict[str, NDArray[Any]]:
-        """Return `{"dW1": …, "db1": …}` in the owner's layout and precision."""
+        """Return `{"dW1": …, "db1": …}` in the user's layout and precision."""
         batch = network.batch(inputs, targets)
         dtheta = buggy_gradients(self.slip, network, batch, self.layer)
         return {

@@ -1,6 +1,7 @@
 """Large arrays that are used again: the system fills new memory with zeros each time, which costs.
 
-An array belongs to one thread while it is borrowed. Between checks at most `MAX_FREE_BYTES` are kept.
+An array belongs to one thread while it is borrowed. Between checks at most `MAX_FREE_BYTES` are
+kept.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def natural_order(names: Sequence[str]) -> list[str]:
 
 @dataclass
 class Layer:
-    """One dense layer as its owner holds it.
+    """One dense layer as the user holds it.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Layer:
     biases : ndarray or None
         n_out numbers.
     names : tuple of str
-        The owner's names of the weights and the biases.
+        The user's names of the weights and the biases.
     activation : Any
         None until one is met.
     transposed : bool
@@ -195,7 +195,7 @@ class Chain:
         return replace(network, precision=lower_precision(network.precision, *self.precisions))
 
     def _names(self) -> dict[str, str]:
-        """Return the owner's names by fastcheck's; `name.T` for what is turned over."""
+        """Return the user's names by fastcheck's; `name.T` for what is turned over."""
         names = {}
         for number, layer in enumerate(self.layers, start=1):
             turned = layer.transposed and self.layout == "rows"

@@ -34,7 +34,7 @@ SPEC_FIELDS = {
     "loss_scale": "what the reduced loss is multiplied by, default 1",
     "layout": '"rows" (default), "course" or "keras"',
     "keep_prob": "what the masks D1… are divided by, default 1",
-    "names": 'the owner\'s names of the arrays: {"W1": "net.0.weight"}',
+    "names": 'the user\'s names of the arrays: {"W1": "net.0.weight"}',
     "name": "what the report calls the problem",
 }
 REQUIRED_FIELDS = ("activations", "loss")
@@ -194,7 +194,7 @@ def _masks(arrays: dict[str, Any]) -> dict[int, NDArray[Any]] | None:
 
 
 def _cost(arrays: dict[str, Any]) -> float | None:
-    """Return the owner's J, None where the file has none."""
+    """Return the user's J, None where the file has none."""
     if "J" not in arrays:
         return None
     values = _numbers(arrays, "J")
@@ -299,7 +299,7 @@ def write_problem(path: str | os.PathLike[str], problem: Problem) -> None:
     Raises
     ------
     InputError
-        If an activation or the loss is the owner's own function, which a file can't hold, or if
+        If an activation or the loss is the user's own function, which a file can't hold, or if
         the file can't be written.
     """
     file = Path(path)

@@ -9,11 +9,11 @@ import numpy as np
 from fastcheck.errors import InputError
 from fastcheck.execution import parallel
 from fastcheck.methods.table import METHODS, preparation
+from fastcheck.model.approximation import Curve, VCurve
 from fastcheck.model.network import Batch, Network
-from fastcheck.report.plot_data import Curve, VCurve
+from fastcheck.norms import relative_difference
 from fastcheck.settings import Settings
 from fastcheck.types import Floats, Integers
-from fastcheck.verdict.verdict import relative_difference
 
 __all__ = ["EPSILONS", "v_curve"]
 

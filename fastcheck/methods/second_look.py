@@ -15,9 +15,9 @@ from fastcheck.methods import textbook
 from fastcheck.methods.unit import method as unit
 from fastcheck.model.approximation import Approximation, Kinks
 from fastcheck.model.network import Batch, Network
+from fastcheck.norms import ignore_overflow
 from fastcheck.settings import Settings
 from fastcheck.types import Floats, Integers
-from fastcheck.verdict.compare import ignore_overflow
 from fastcheck.verdict.rules import NOISE_FACTOR
 
 __all__ = ["look_again"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastcheck.types import Floats, Integers
 
-__all__ = ["Approximation", "Kinks"]
+__all__ = ["Approximation", "Curve", "Kinks", "VCurve"]
 
 
 @dataclass(frozen=True)
@@ -124,3 +124,31 @@ class Approximation:
     def target(self) -> Floats:
         """What a gradient is held to: g*, or D(ε) where no truncation was taken out."""
         return self.values if self.derivative is None else self.derivative
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The difference of a sample of components against ε, by one method."""
+
+    method: str
+    epsilons: tuple[float, ...]
+    differences: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class VCurve:
+    """Difference against ε.
+
+    Attributes
+    ----------
+    epsilon : float
+        The one that the check used.
+    components : int
+        How many components were evaluated at each ε.
+    curves : tuple of Curve
+        One for each method.
+    """
+
+    epsilon: float
+    components: int
+    curves: tuple[Curve, ...]

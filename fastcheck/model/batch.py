@@ -1,4 +1,4 @@
-"""A batch: inputs and targets as rows, whatever layout their owner keeps them in."""
+"""A batch: inputs and targets as rows, whatever layout the user keeps them in."""
 
 from __future__ import annotations
 

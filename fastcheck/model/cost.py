@@ -1,4 +1,4 @@
-"""J(θ) and its two parts, and the owner's own J held against it: where they differ, why."""
+"""J(θ) and its two parts, and the user's own J held against it: where they differ, why."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CostParts:
 
 @dataclass(frozen=True)
 class CostComparison:
-    """The owner's J held against ours.
+    """The user's J held against ours.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ def compare_cost(
     cost: float | Callable[[Network, Any, Any], Any],
     owned: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> CostComparison:
-    """Hold the owner's J against ours.
+    """Hold the user's J against ours.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def compare_cost(
     cost : float or callable
         J, or `cost(network, inputs, targets)` that returns it; called twice.
     owned : tuple, optional
-        The inputs and targets as their owner has them, for the callable; else those of the batch.
+        The inputs and targets as the user has them, for the callable; else those of the batch.
 
     Returns
     -------
@@ -173,7 +173,7 @@ def _explanation(variants: Iterator[Variant], theirs: float, gap: float, roundof
 
 
 def _number(value: Any) -> tuple[float, str]:
-    """Return the owner's J as a float, and its precision."""
+    """Return the user's J as a float, and its precision."""
     array, precision = finite_array(value, "cost")
     if array.size != 1:
         raise InputError(

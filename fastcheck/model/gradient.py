@@ -16,9 +16,9 @@ from fastcheck.model.cost import CostComparison, compare_cost
 from fastcheck.model.network import Network, bias_vector
 from fastcheck.model.parameters import Block
 from fastcheck.model.user_calls import Handed, call_on_copies
+from fastcheck.norms import relative_difference
 from fastcheck.types import Floats
 from fastcheck.validation import finite_array, lower_precision, unit_roundoff
-from fastcheck.verdict.verdict import relative_difference
 
 __all__ = ["CostComparison", "Gradient", "compare_cost", "read_gradient"]
 
@@ -63,10 +63,10 @@ def read_gradient(network: Network, gradient: Any, inputs: Any, targets: Any) ->
     network : Network
     gradient : mapping, sequence, array_like or callable
         `{"dW1": …, "db1": …}` (or by the parameters' own names), `[dW1, db1, …]`,
-        `[(dW1, db1), …]`, `(dWs, dbs)`, a flat vector in the owner's layout, or a function
+        `[(dW1, db1), …]`, `(dWs, dbs)`, a flat vector in the user's layout, or a function
         `gradients(network, inputs, targets)` that returns one of these. None for a block is zero.
     inputs, targets : array_like
-        The batch in the owner's layout, for the function, which is called twice.
+        The batch in the user's layout, for the function, which is called twice.
 
     Returns
     -------
@@ -212,7 +212,7 @@ def _fits(blocks: Sequence[Block], values: Sequence[Any]) -> bool:
 
 
 def _from_vector(network: Network, given: Any) -> Gradient:
-    """Read a flat vector in the owner's layout."""
+    """Read a flat vector in the user's layout."""
     if given is None or isinstance(given, (str, bytes)):
         raise InputError(f"a gradient of type {type(given).__name__}", FORMS)
     array, precision = finite_array(given, "the gradient")

@@ -169,9 +169,9 @@ class Network:
     order : ThetaLayout
         The order of θ.
     theta : ndarray, shape (N,), float64
-    activations : tuple of BoundActivation
+    activations : tuple of ActivationSpec
         One a layer.
-    loss : BoundLoss
+    loss : LossSpec
     l2 : float
         λ.
     penalty : str
@@ -185,7 +185,7 @@ class Network:
     precision : str
         The coarsest precision the parameters came in.
     layout : str
-        The owner's convention: `rows`, `course` or `keras`.
+        The user's convention: `rows`, `course` or `keras`.
     """
 
     order: ThetaLayout
@@ -237,7 +237,7 @@ class Network:
         keep_prob : float
             The masks are divided by it.
         names : mapping, optional
-            The owner's names of the blocks by ours (`{"W1": "net.0.weight"}`).
+            The user's names of the blocks by ours (`{"W1": "net.0.weight"}`).
 
         Raises
         ------
@@ -350,29 +350,31 @@ class Network:
 
     @property
     def parameters(self) -> dict[str, NDArray[Any]]:
-        """The parameters in the owner's layout and precision, `{"W1": …, "b1": …}`."""
+        """The parameters in the user's layout and precision, `{"W1": …, "b1": …}`."""
         return {b.name: self.user_array(b, v) for b, v in self.order.views(self.theta)}
 
     @property
     def weights(self) -> list[NDArray[Any]]:
-        """W_1, …, W_L in the owner's layout and precision."""
+        """W_1, …, W_L in the user's layout and precision."""
         return [self.user_array(b, v) for b, v in self.order.views(self.theta) if b.kind == "W"]
 
     @property
     def biases(self) -> list[NDArray[Any] | None]:
-        """b_1, …, b_L in the owner's layout and precision; None for a layer without."""
+        """b_1, …, b_L in the user's layout and precision; None for a layer without."""
         found = {
             b.layer: self.user_array(b, v) for b, v in self.order.views(self.theta) if b.kind == "b"
         }
         return [found.get(layer) for layer in range(1, self.depth + 1)]
 
     def user_array(self, block: Block, values: Floats) -> NDArray[Any]:
-        """Return a block as its owner has it: transposed, as a column, in the owner's precision."""
+        """Return a block as the user has it: transposed, as a column, in the user's precision."""
         array = values.T if block.transposed else values
         if self.layout == "course" and block.kind == "b":
             array = array.reshape(-1, 1)
         known = self.precision in ("float32", "float16")
         return array.astype(self.precision) if known else array
+
+    owner_array = user_array  # its name before 0.2
 
     def with_theta(self, theta: Floats) -> Network:
         """Return the same network at another θ, of which it keeps a copy."""
@@ -461,7 +463,7 @@ class Network:
         return {k: v for k, v in self.__dict__.items() if k != "pointers"}
 
     def batch(self, inputs: ArrayLike, targets: ArrayLike) -> Batch:
-        """Read a batch in the owner's layout.
+        """Read a batch in the user's layout.
 
         Parameters
         ----------

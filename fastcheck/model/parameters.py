@@ -24,7 +24,7 @@ class Block:
     Attributes
     ----------
     name : str
-        `W1`, `b1`, … or the owner's own name for it (`net.2.weight`).
+        `W1`, `b1`, … or the user's own name for it (`net.2.weight`).
     layer : int
         1..L.
     kind : str
@@ -34,7 +34,7 @@ class Block:
     offset : int
         Where the block starts in θ.
     transposed : bool
-        Whether the owner's array is the transpose, so that names show the owner's indices.
+        Whether the user's array is the transpose, so that names show the user's indices.
     """
 
     name: str
@@ -61,12 +61,12 @@ class Block:
 
     @property
     def gradient_name(self) -> str:
-        """`dW1`, `db1`, … or `d(net.2.weight)` for the owner's own names."""
+        """`dW1`, `db1`, … or `d(net.2.weight)` for the user's own names."""
         return f"d{self.name}" if self.name.isidentifier() else f"d({self.name})"
 
     @property
     def user_shape(self) -> tuple[int, ...]:
-        """The shape in the owner's convention."""
+        """The shape in the user's convention."""
         return self.shape[::-1] if self.transposed else self.shape
 
 
@@ -116,9 +116,9 @@ class ThetaLayout:
         has_biases : sequence of bool
             One for each layer 1..L.
         names : mapping, optional
-            The owner's names by ours, such as `{"W1": "net.0.weight"}`.
+            The user's names by ours, such as `{"W1": "net.0.weight"}`.
         transposed : bool
-            Whether the owner's weights are `(n_{l-1}, n_l)`.
+            Whether the user's weights are `(n_{l-1}, n_l)`.
         """
         names = names or {}
         blocks: list[Block] = []
@@ -145,7 +145,7 @@ class ThetaLayout:
         return np.array([block.offset for block in self.blocks], dtype=np.int64)
 
     def block(self, name: str) -> Block:
-        """Return the block of that name (`W2`, or the owner's name for it)."""
+        """Return the block of that name (`W2`, or the user's name for it)."""
         for block in self.blocks:
             if name in (block.name, f"{block.kind}{block.layer}"):
                 return block

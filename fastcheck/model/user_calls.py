@@ -42,7 +42,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Handed:
-    """A network and a batch as their owner holds them.
+    """A network and a batch as the user holds them.
 
     Attributes
     ----------

@@ -212,18 +212,18 @@ def gradients(network: Network, batch: Batch, steps: Steps = RIGHT) -> Floats:
 def backward_pass(
     network: Network, inputs: ArrayLike, targets: ArrayLike
 ) -> dict[str, NDArray[Any]]:
-    """Return the gradient as its owner would, in the form that `gradcheck` takes as a callable.
+    """Return the gradient as the user would, in the form that `gradcheck` takes as a callable.
 
     Parameters
     ----------
     network : Network
     inputs, targets : array_like
-        The batch in the owner's layout.
+        The batch in the user's layout.
 
     Returns
     -------
     dict
-        `{"dW1": …, "db1": …, …}` in the owner's layout and precision.
+        `{"dW1": …, "db1": …, …}` in the user's layout and precision.
     """
     dtheta = gradients(network, network.batch(inputs, targets))
     return {

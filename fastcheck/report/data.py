@@ -7,13 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastcheck.report.plot_data import Pictures
-from fastcheck.verdict.verdict import (
-    GRADES,
-    BlockVerdict,
-    ComponentVerdict,
-    Verdict,
-    worst_status,
-)
+from fastcheck.verdict.verdict import GRADES, BlockVerdict, ComponentVerdict, Verdict, worst_status
 
 __all__ = ["CostFacts", "HeldTo", "MethodFacts", "NetworkFacts", "Report", "RunFacts"]
 
@@ -45,7 +39,7 @@ class HeldTo:
 
 @dataclass(frozen=True)
 class CostFacts:
-    """J(θ) in its parts, and the owner's own J where it was given."""
+    """J(θ) in its parts, and the user's own J where it was given."""
 
     total: float
     data: float | None = None

@@ -22,7 +22,7 @@ class FoundSlip:
     remark : str
         What follows from it, how much it explains, what else it could be; "" for nothing.
     lines : tuple of (str, str)
-        The mended line, as (notation, code), the owner's notation first; empty where no single
+        The mended line, as (notation, code), the user's notation first; empty where no single
         line holds the slip.
     label : str
         What a row with it is called.
@@ -34,7 +34,7 @@ class FoundSlip:
     label: str = "most likely"
 
     def labelled(self) -> Iterator[tuple[str, str]]:
-        """Yield it as (label, text), with the mended line in the owner's notation only."""
+        """Yield it as (label, text), with the mended line in the user's notation only."""
         yield self.label, f"{self.sentence}.{' ' * bool(self.remark)}{self.remark}"
         for _, line in self.lines[:1]:
             yield "mended", line

@@ -22,17 +22,17 @@ from fastcheck.report.plot_data import (
 )
 from fastcheck.settings import Settings
 from fastcheck.types import Floats, Integers
-from fastcheck.verdict.compare import (
+from fastcheck.verdict.evidence import AlignedPair, align
+from fastcheck.verdict.rules import (
     AGREE,
     CANNOT_TELL,
     KINK,
+    NOISE_FACTOR,
+    ROUNDING_FACTOR,
     STATUSES,
     WRONG,
-    AlignedPair,
     Rules,
-    align,
 )
-from fastcheck.verdict.rules import NOISE_FACTOR, ROUNDING_FACTOR
 from fastcheck.verdict.verdict import NamedBlock, Order, Sigma
 
 __all__ = ["downsample"]
@@ -87,7 +87,7 @@ class _Matrix:
         return -(-self.rows // self.cell_rows), -(-self.columns // self.cell_columns)
 
     def user_place(self, inside: Integers) -> Integers:
-        """Return positions in the owner's row order."""
+        """Return positions in the user's row order."""
         if not self.transposed:
             return inside
         return inside % self.columns * self.rows + inside // self.columns
@@ -107,7 +107,7 @@ def downsample(
     order : ThetaLayout or Order
     gradient : ndarray, shape (N,), float64
     approximation : Approximation
-    sigma : float, ndarray of shape (n,) or (N,), Deviations, None, or a callable that returns one
+    sigma : float, ndarray (n,) or (N,), RoundingModel, None, or a callable that returns one
         Standard deviation of the gradient's own rounding, as `evaluate` takes it.
     settings : Settings
         Of which `tol` counts.
@@ -236,7 +236,7 @@ class _Reduced:
         self.status[row, column] = CANNOT_TELL
 
     def grid(self, block: NamedBlock) -> Grid:
-        """Return the grid in the owner's convention."""
+        """Return the grid in the user's convention."""
         matrix = self.matrix
         cell = (matrix.cell_rows, matrix.cell_columns)
         turn = matrix.transposed

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.model.approximation import VCurve
+
 __all__ = [
     "BINS_PER_DECADE",
     "DECADES",
     "UNCHECKED",
-    "Curve",
     "Grid",
     "Histogram",
     "Pictures",
     "Points",
-    "VCurve",
     "packed",
     "unpacked",
 ]
@@ -54,13 +54,13 @@ class Grid:
     block : str
         `dW2`.
     shape : tuple of int
-        Of the block, in the owner's convention.
+        Of the block, in the user's convention.
     cells : tuple of int
         (rows, columns) of the grid.
     cell : tuple of int
         (rows, columns) of components that one cell stands for.
     place : str
-        uint32: which component, counted through the block in the owner's row order.
+        uint32: which component, counted through the block in the user's row order.
     gradient, approximation : str
         float64.
     status : str
@@ -118,34 +118,6 @@ class Points:
     allowed: str
     limit: str
     status: str
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The difference of a sample of components against ε, by one method."""
-
-    method: str
-    epsilons: tuple[float, ...]
-    differences: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class VCurve:
-    """Difference against ε.
-
-    Attributes
-    ----------
-    epsilon : float
-        The one that the check used.
-    components : int
-        How many components were evaluated at each ε.
-    curves : tuple of Curve
-        One for each method.
-    """
-
-    epsilon: float
-    components: int
-    curves: tuple[Curve, ...]
 
 
 @dataclass(frozen=True)

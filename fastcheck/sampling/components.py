@@ -210,7 +210,7 @@ def _max_undetected(size: int, share: int) -> int:
 
 @lru_cache(maxsize=65536)
 def _estimated_size_to_detect(size: int, max_undetected: int) -> int:
-    """Return about how many of `size` must be seen for one of `max_undetected` + 1 to be among them.
+    """Return about how many of `size` must be seen to meet one of `max_undetected` + 1.
 
     After Cannon & Roe, "Livestock disease surveys", 1982; at most a few off.
     """
@@ -237,7 +237,7 @@ def _size_to_detect(size: int, max_undetected: int) -> int:
 
 
 def _sees(size: int, wrong: int, count: int) -> bool:
-    """Whether `count` of `size` miss all the wrong ones at most once in `MISS_PROBABILITY` times."""
+    """Whether `count` of `size` miss all wrong ones with `MISS_PROBABILITY` at most."""
     few, many = sorted((wrong, count))
     return MISS_PROBABILITY * math.perm(size - many, few) <= math.perm(size, few)
 

@@ -13,10 +13,11 @@ from scipy import special
 
 from fastcheck.model.approximation import Approximation
 from fastcheck.model.parameters import ThetaLayout
+from fastcheck.norms import ignore_overflow, norm
 from fastcheck.sampling.components import MISS_PROBABILITY, size_to_detect
 from fastcheck.settings import Settings
 from fastcheck.types import Floats, Integers
-from fastcheck.verdict.compare import align, ignore_overflow, norm
+from fastcheck.verdict.evidence import align
 from fastcheck.verdict.verdict import BlockVerdict, Order, Verdict
 
 __all__ = ["Estimate", "coverage", "estimated_difference", "max_undetected", "wrong_at_most"]
@@ -92,7 +93,7 @@ def coverage(
     gradient : ndarray, shape (N,), float64
     approximation : Approximation
         Of the sample.
-    judgement : Judgement
+    verdict : Verdict
         On the sample.
     settings : Settings
         Which sample was asked for.

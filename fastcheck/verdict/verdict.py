@@ -10,26 +10,19 @@ from typing import Protocol
 import numpy as np
 
 from fastcheck.model.approximation import Approximation
+from fastcheck.norms import ignore_overflow, ratio
 from fastcheck.settings import Settings
 from fastcheck.types import Floats
-from fastcheck.verdict.compare import (
+from fastcheck.verdict.compare import BlockStatistics, Finding, compare_block
+from fastcheck.verdict.evidence import AlignedPair, RoundingModel, align
+from fastcheck.verdict.rules import (
     AGREE,
     KINK,
-    STATUSES,
-    AlignedPair,
-    BlockStatistics,
-    Finding,
-    RoundingModel,
-    Rules,
-    align,
-    compare_block,
-    ignore_overflow,
-    norm,
-)
-from fastcheck.verdict.rules import (
     NOISE_FACTOR,
     ROUNDING_FACTOR,
+    STATUSES,
     BlockErrors,
+    Rules,
     block_rounding,
     worst_of,
 )
@@ -43,7 +36,6 @@ __all__ = [
     "Verdict",
     "evaluate",
     "grade",
-    "relative_difference",
     "worst_status",
 ]
 
@@ -93,7 +85,7 @@ class ComponentVerdict:
     Attributes
     ----------
     name : str
-        `W2[3, 17]`, in the owner's index order.
+        `W2[3, 17]`, in the user's index order.
     block : str
         `dW2`.
     index : int
@@ -137,7 +129,7 @@ class ComponentVerdict:
     def difference(self) -> float:
         """`|g − g*| / (|g| + |g*|)`, 0 when both are zero."""
         error = abs(self.gradient - self.target)
-        return _ratio(error, abs(self.gradient), abs(self.target))
+        return ratio(error, abs(self.gradient), abs(self.target))
 
 
 @dataclass(frozen=True)
@@ -152,7 +144,7 @@ class BlockVerdict:
     kind : str
         `W`, `b`, `array` or `whole`.
     shape : tuple of int
-        In the owner's convention.
+        In the user's convention.
     size, checked : int
         Components there are, and components compared.
     difference : float
@@ -238,27 +230,6 @@ class Verdict:
     components: tuple[ComponentVerdict, ...]
 
 
-def relative_difference(a: Floats, b: Floats) -> float:
-    """Return ‖a − b‖ / (‖a‖ + ‖b‖), 0 when both are zero; at any scale that floats have.
-
-    Parameters
-    ----------
-    a, b : ndarray, the same shape, float64
-    """
-    a, b = np.ravel(a), np.ravel(b)
-    with ignore_overflow():
-        return _ratio(norm(a - b), norm(a), norm(b))
-
-
-def _ratio(error: float, first: float, second: float) -> float:
-    """Return error / (first + second): 0 for no error, at most 1, also beside nothing."""
-    if error == 0.0:
-        return 0.0
-    if not math.isfinite(error) or first == second == 0.0:
-        return 1.0
-    return min(1.0, 0.5 * error / (0.5 * first + 0.5 * second))
-
-
 def worst_status(*statuses: str) -> str:
     """Return the worst of some statuses; what was not checked counts for nothing."""
     return max(statuses, key=(NOT_CHECKED, *STATUSES).index, default="agree")
@@ -290,7 +261,7 @@ def evaluate(
     gradient : ndarray, shape (N,), float64, finite
     approximation : Approximation
         Of all components or of a sample; NaN where an interrupted run did not come.
-    sigma : float, ndarray of shape (n,) or (N,), Deviations, None, or a callable that returns one
+    sigma : float, ndarray (n,) or (N,), RoundingModel, None, or a callable that returns one
         Standard deviation of the gradient's own rounding. A callable is called only if something
         does not agree without it.
     settings : Settings
@@ -298,7 +269,7 @@ def evaluate(
 
     Returns
     -------
-    Judgement
+    Verdict
     """
     rules = Rules(settings.tol, ROUNDING_FACTOR, NOISE_FACTOR)
     rounding: Sigma = None if callable(sigma) else sigma
@@ -402,12 +373,12 @@ def _block(
     status = STATUSES[_status(result, rules, rounding)]
     if broken:
         status = worst_status(status, "cannot tell")
-    difference = _ratio(result.error, result.gradient, result.approximation)
+    difference = ratio(result.error, result.gradient, result.approximation)
     judged = BlockVerdict(
         *shell,
         checked=result.checked,
         difference=difference,
-        literal_difference=_ratio(result.literal_error, result.gradient, result.approximation),
+        literal_difference=ratio(result.literal_error, result.gradient, result.approximation),
         gradient_norm=result.gradient,
         approximation_norm=result.approximation,
         error_norm=result.error,

@@ -31,7 +31,7 @@ def check_directions(
 
     Returns
     -------
-    judgement : Judgement
+    verdict : Verdict
     notes : tuple of str
     """
     verdicts, components, notes, step = [], [], [], FIRST_STEP

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.model.approximation import VCurve
 from fastcheck.report.plot_data import (
     BINS_PER_DECADE,
     DECADES,
     Histogram,
     Points,
-    VCurve,
     unpacked,
 )
 from fastcheck.types import Floats
-from fastcheck.verdict.compare import STATUSES
+from fastcheck.verdict.rules import STATUSES
 
 __all__ = [
     "Chart",

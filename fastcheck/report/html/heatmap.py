@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.report.plot_data import Grid, unpacked
-from fastcheck.verdict.compare import AGREE, CANNOT_TELL, KINK, STATUSES, WRONG
+from fastcheck.verdict.rules import AGREE, CANNOT_TELL, KINK, STATUSES, WRONG
 
 __all__ = ["DARK", "LIGHT", "Cells", "Colours", "image"]
 

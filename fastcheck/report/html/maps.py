@@ -10,7 +10,7 @@ from fastcheck.report.data import Report
 from fastcheck.report.html.heatmap import DARK, LIGHT, Cells, image
 from fastcheck.report.plot_data import Grid, Pictures
 from fastcheck.report.sentences import number
-from fastcheck.verdict.compare import AGREE, STATUSES, WRONG
+from fastcheck.verdict.rules import AGREE, STATUSES, WRONG
 from fastcheck.verdict.verdict import BlockVerdict, worst_status
 
 __all__ = ["BlockMap", "CellRow", "Layer", "Themed", "block_maps", "place_name"]
@@ -169,7 +169,7 @@ def _table(block: BlockVerdict, cells: Cells) -> list[CellRow]:
 
 
 def place_name(block: BlockVerdict, place: int) -> str:
-    """Return `W2[3, 17]`, from a position in the owner's row order."""
+    """Return `W2[3, 17]`, from a position in the user's row order."""
     if not block.shape:
         return block.parameter
     at = np.unravel_index(place, block.shape)

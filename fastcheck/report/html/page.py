@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fastcheck.model.approximation import VCurve
 from fastcheck.report.data import Report
 from fastcheck.report.diagnosis_sentences import findings, sentence_case, unexplained
 from fastcheck.report.html.charts import (
@@ -28,7 +29,7 @@ from fastcheck.report.html.charts import (
 )
 from fastcheck.report.html.maps import block_maps
 from fastcheck.report.html.network import layers
-from fastcheck.report.plot_data import Pictures, VCurve
+from fastcheck.report.plot_data import Pictures
 from fastcheck.report.sentences import (
     HEADLINES,
     MARKS,
@@ -38,7 +39,7 @@ from fastcheck.report.sentences import (
     shape,
     verdict_sentence,
 )
-from fastcheck.verdict.compare import STATUSES
+from fastcheck.verdict.rules import STATUSES
 from fastcheck.verdict.verdict import BlockVerdict, ComponentVerdict
 
 __all__ = ["notebook", "render"]
