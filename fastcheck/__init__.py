@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fastcheck.importers.sklearn import problem_from_sklearn as problem_from_sklearn
     from fastcheck.importers.torch.model import network_from_state_dict as network_from_state_dict
     from fastcheck.importers.torch.model import problem_from_torch as problem_from_torch
+    from fastcheck.layers import gradcheck_layer as gradcheck_layer
     from fastcheck.model.network import Network as Network
     from fastcheck.model.problem import Problem as Problem
     from fastcheck.reference.backprop import backward_pass as backward_pass
@@ -49,6 +50,7 @@ PLACES = {
     "backward_pass": "fastcheck.reference.backprop",
     "gradcheck": "fastcheck.check",
     "gradcheck_function": "fastcheck.functions",
+    "gradcheck_layer": "fastcheck.layers",
     "numerical_gradient": "fastcheck.check",
     "check_jax": "fastcheck.frameworks",
     "check_keras": "fastcheck.frameworks",
@@ -78,6 +80,7 @@ __all__ = [
     "check_torch",
     "gradcheck",
     "gradcheck_function",
+    "gradcheck_layer",
     "network_from_state_dict",
     "numerical_gradient",
     "problem_from_jax",

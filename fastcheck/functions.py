@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from fastcheck.diagnosis.array_causes import Pair, causes_of
 from fastcheck.errors import InputError
 from fastcheck.execution import parallel
 from fastcheck.function_options import FunctionOptions, FunctionSettings
@@ -243,9 +244,36 @@ def _by_components(subject: _Subject, settings: FunctionSettings) -> Report:
         held_to=_held_to(verdict, calibration, settings, subject.precision),
         method=_facts(approximation, calibration, settings, box),
         cost=CostFacts(total=subject.value),
-        notes=(*subject.notes, *notes, *approximation.notes, *more),
+        notes=(
+            *subject.notes,
+            *notes,
+            *approximation.notes,
+            *more,
+            *_causes(verdict, given, check),
+        ),
         coverage=coverage(subject.tree, given.gradient, approximation, verdict, shared),
     )
+
+
+def _causes(verdict: Verdict, given: Given, check: ComponentCheck) -> tuple[str, ...]:
+    """Say what is wrong with each wrong block, where its shape tells."""
+    approximation = check.approximation
+    if approximation.indices is not None or not approximation.complete:
+        return ()
+    right, kinks = np.array(approximation.derivative), approximation.kinks
+    at = given.gradient[kinks.positions]  # within its interval a component is right
+    right[kinks.positions] = np.clip(at, kinks.low, kinks.high)
+    pairs, start = {}, 0
+    for block in verdict.blocks:
+        part, start = slice(start, start + block.size), start + block.size
+        if block.verdict == "wrong" and np.isfinite(right[part]).all():
+            sizes = np.abs(right[part]) + np.abs(given.gradient[part])
+            allowed = (
+                np.broadcast_to(approximation.allowance, right.shape)[part] + given.tol * sizes
+            )
+            arrays = (given.gradient[part], right[part], allowed)
+            pairs[block.name] = Pair(*(array.reshape(block.shape) for array in arrays))
+    return tuple(f"{name}: {text}." for name, text in causes_of(pairs).items())
 
 
 def _resolved(

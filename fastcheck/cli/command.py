@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 BAD_INPUT, CANNOT_TELL, INTERRUPTED = 2, 3, 130
-EXIT_CODES = {"agree": 0, "wrong": 1, "cannot tell": CANNOT_TELL}
+EXIT_CODES = {"agree": 0, "wrong": 1, "cannot tell": CANNOT_TELL, "vacuous": CANNOT_TELL}
 EPILOG = (
     "fastcheck explain FILE shows a saved report again: fastcheck explain --help. "
     "Exit codes: 0 the gradient is right, 1 it is wrong, 2 bad input or usage, 3 cannot tell. "

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fastcheck.model.contract import ContractLine
 from fastcheck.report.plot_data import Pictures
 from fastcheck.verdict.verdict import GRADES, BlockVerdict, ComponentVerdict, Verdict, worst_status
 
@@ -157,6 +158,8 @@ class Report:
         JSON values by name; empty where there are none.
     pictures : Pictures or None
         What the page draws; None until they are asked for.
+    contract : tuple of ContractLine
+        Of a layer: what holds beside the derivative.
     artist : callable or None
         Makes the pictures, `artist(v_curve)`; kept only in the process that made the check.
     """
@@ -178,6 +181,7 @@ class Report:
     diagnosis: dict[str, Any] = field(default_factory=dict)
     coverage: dict[str, Any] = field(default_factory=dict)
     pictures: Pictures | None = None
+    contract: tuple[ContractLine, ...] = ()
     artist: Callable[[bool], Pictures] | None = field(
         default=None, repr=False, compare=False, metadata={"plain": False}
     )
@@ -196,9 +200,13 @@ class Report:
 
     @property
     def status(self) -> str:
-        """`agree`, `cannot tell` or `wrong`: the worst of the gradient, of J and after training."""
+        """`agree`, `vacuous`, `cannot tell` or `wrong`: the worst of all that was checked."""
         own = "agree" if self.cost is None or self.cost.agrees else "wrong"
-        return worst_status(self.gradient_status, own, *(r.status for r in self.after_training))
+        others = [
+            *(line.status for line in self.contract),
+            *(r.status for r in self.after_training),
+        ]
+        return worst_status(self.gradient_status, own, *others)
 
     @property
     def grade(self) -> str:

@@ -11,7 +11,7 @@ from fastcheck.verdict.verdict import BlockVerdict
 
 __all__ = ["render"]
 
-LEVELS = {"agree": "notice", "cannot tell": "warning", "wrong": "error"}
+LEVELS = {"agree": "notice", "vacuous": "warning", "cannot tell": "warning", "wrong": "error"}
 MAX_ANNOTATIONS = 10  # of each level; GitHub shows no more of one step
 
 

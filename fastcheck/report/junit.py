@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 
 from fastcheck.report.data import Report
 from fastcheck.report.sentences import number, verdict_sentence
-from fastcheck.verdict.verdict import NOT_CHECKED, BlockVerdict
+from fastcheck.verdict.verdict import NOT_CHECKED, VACUOUS, BlockVerdict
 
 __all__ = ["render"]
 
-OUTCOMES = {"wrong": "failure", "cannot tell": "error", NOT_CHECKED: "skipped"}
+OUTCOMES = {"wrong": "failure", "cannot tell": "error", VACUOUS: "error", NOT_CHECKED: "skipped"}
 # XML 1.0 has no way to write these, not even escaped.
 ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -72,6 +72,7 @@ def _cases(report: Report) -> Iterator[_Case]:
     if len(report.blocks) > 1:
         yield from (_block_case(block) for block in report.blocks)
     yield _Case("dθ", report.gradient_status, verdict_sentence(report), report.to_text())
+    yield from (_Case(line.name, line.status, line.text) for line in report.contract)
     cost = report.cost
     if cost is not None and cost.theirs is not None:
         yield _Case("J", "agree" if cost.agrees else "wrong", cost.explanation)

@@ -6,12 +6,24 @@ import math
 from collections.abc import Iterator, Sequence
 
 from fastcheck.report.data import CostFacts, Report
-from fastcheck.verdict.verdict import NOT_CHECKED, BlockVerdict
+from fastcheck.verdict.verdict import NOT_CHECKED, VACUOUS, BlockVerdict
 
 __all__ = ["HEADLINES", "MARKS", "all_notes", "facts", "number", "shape", "verdict_sentence"]
 
-HEADLINES = {"agree": "RIGHT", "cannot tell": "CANNOT TELL", "wrong": "WRONG"}
-MARKS = {"agree": "✓", "kink": "∧", "cannot tell": "?", "wrong": "✗", NOT_CHECKED: "·"}
+HEADLINES = {
+    "agree": "RIGHT",
+    VACUOUS: "VACUOUS",
+    "cannot tell": "CANNOT TELL",
+    "wrong": "WRONG",
+}
+MARKS = {
+    "agree": "✓",
+    "kink": "∧",
+    VACUOUS: "∅",
+    "cannot tell": "?",
+    "wrong": "✗",
+    NOT_CHECKED: "·",
+}
 GRADES = {"great": "great", "look": "have a careful look", "worry": "most likely a bug"}
 SMALL_EPSILON = 1e-7  # where truncation is below what a float64 gradient is held to
 MAX_LISTED_BLOCKS = 4  # blocks named in a sentence
@@ -34,19 +46,32 @@ def shape(block: BlockVerdict) -> str:
 
 def verdict_sentence(report: Report) -> str:
     """Return the verdict in plain words, without its headline."""
-    if report.gradient_status == "agree":
-        trained = next((r for r in report.after_training if r.status != "agree"), None)
-        if report.cost is not None and not report.cost.agrees:
-            return (
-                "dθ is the gradient of the J that was described, but yours is another J: "
-                f"{report.cost.explanation}."
-            )
-        if trained is not None:
-            return f"right at the start, but {report.training} {verdict_sentence(trained)}"
-        return f"dθ is the gradient of J{_where(report)}: difference {_held(report)}."
-    if report.gradient_status == "cannot tell":
-        return _cannot_tell(report)
-    return _wrong(report)
+    sentences = {"agree": _right, VACUOUS: _vacuous, "cannot tell": _cannot_tell, "wrong": _wrong}
+    return sentences[report.gradient_status](report)
+
+
+def _right(report: Report) -> str:
+    """Return the verdict on a right gradient, and what else is wrong."""
+    trained = next((r for r in report.after_training if r.status != "agree"), None)
+    if report.cost is not None and not report.cost.agrees:
+        return (
+            "dθ is the gradient of the J that was described, but yours is another J: "
+            f"{report.cost.explanation}."
+        )
+    if trained is not None:
+        return f"right at the start, but {report.training} {verdict_sentence(trained)}"
+    broken = [line for line in report.contract if line.status not in ("agree", NOT_CHECKED)]
+    if broken:
+        lines = "; ".join(f"{line.name}: {line.text or line.status}" for line in broken)
+        return f"dθ is the gradient of J here, but the contract of backward is broken ({lines})."
+    return f"dθ is the gradient of J{_where(report)}: difference {_held(report)}."
+
+
+def _vacuous(report: Report) -> str:
+    return (
+        "J does not move with any of the inputs as far as can be seen, so that this check could "
+        "not have failed."
+    )
 
 
 def _where(report: Report) -> str:
@@ -172,6 +197,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "method", _method(report)
     yield from report.coverage.get("facts", ())
     yield "held to", report.held_to.reason
+    yield from (("contract", text) for text in _contract(report))
     if report.method.self_check:
         yield "self-check", report.method.self_check
     run = report.run
@@ -182,6 +208,17 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "time", f"{total:.2g} s ({parts}), {run.threads} worker{'s' * (run.threads != 1)}"
     if run.command:
         yield "again", run.command
+
+
+def _contract(report: Report) -> Iterator[str]:
+    """Yield what holds in one sentence, and a sentence for each line that does not."""
+    kept = [line for line in report.contract if line.status == "agree"]
+    if kept:
+        shown = (f"{line.name} ({line.text})" if line.text else line.name for line in kept)
+        yield f"{MARKS['agree']} {', '.join(shown)}"
+    for line in report.contract:
+        if line.status != "agree":
+            yield f"{MARKS[line.status]} {line.name}{f': {line.text}' if line.text else ''}"
 
 
 def _cost(report: Report) -> str:

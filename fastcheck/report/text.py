@@ -26,7 +26,7 @@ from fastcheck.report.sentences import (
     shape,
     verdict_sentence,
 )
-from fastcheck.verdict.verdict import NOT_CHECKED, BlockVerdict, ComponentVerdict
+from fastcheck.verdict.verdict import NOT_CHECKED, VACUOUS, BlockVerdict, ComponentVerdict
 
 __all__ = ["bar", "failure", "render"]
 
@@ -36,6 +36,7 @@ STYLES = {
     "cannot tell": "yellow",
     "wrong": "bold red",
     NOT_CHECKED: "dim",
+    VACUOUS: "yellow",
 }
 DECADES = 16  # a bar goes from 1e-16 to 1
 # From so many columns on a bar has more than one cell for each decade.
@@ -69,7 +70,9 @@ def failure(report: Report, *, width: int = 80) -> str:
     width : int
         Columns.
     """
-    return _printed(_parts(report, width, labels=("problem", "J", "method", "held to")), width)
+    return _printed(
+        _parts(report, width, labels=("problem", "J", "method", "held to", "contract")), width
+    )
 
 
 def _printed(parts: Iterable[RenderableType], width: int, color: bool = False) -> str:
@@ -173,7 +176,7 @@ def bar(difference: float, tol: float, cells_per_decade: int = 1) -> str:
         reach = (DECADES + math.log10(difference)) * cells_per_decade
         filled = min(length, max(1, math.ceil(reach - 1e-9)))
     cells = ["█"] * filled + ["·"] * (length - filled)
-    mark = round((DECADES + math.log10(tol)) * cells_per_decade) if tol > 0.0 else 0
+    mark = round((DECADES + math.log10(min(tol, 1.0))) * cells_per_decade) if tol > 0.0 else 0
     if filled <= mark < length:
         cells[mark] = "│"
     return "".join(cells)

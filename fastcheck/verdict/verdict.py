@@ -31,6 +31,7 @@ __all__ = [
     "GRADES",
     "NOT_CHECKED",
     "STATUSES",
+    "VACUOUS",
     "BlockVerdict",
     "ComponentVerdict",
     "Verdict",
@@ -41,7 +42,9 @@ __all__ = [
 
 Sigma = float | Floats | RoundingModel | None
 
+VACUOUS = "vacuous"  # of a check that could not have failed
 NOT_CHECKED = "not checked"  # of a block that a sample or an interrupted run left out
+SEVERITIES = (NOT_CHECKED, "agree", "kink", VACUOUS, "cannot tell", "wrong")
 GRADES = ("great", "look", "worry")
 GREAT_DIFFERENCE, WORRY_DIFFERENCE = 1e-7, 1e-3
 MAX_COMPONENTS = 10  # components in a report, and one more for each block in trouble
@@ -232,7 +235,7 @@ class Verdict:
 
 def worst_status(*statuses: str) -> str:
     """Return the worst of some statuses; what was not checked counts for nothing."""
-    return max(statuses, key=(NOT_CHECKED, *STATUSES).index, default="agree")
+    return max(statuses, key=SEVERITIES.index, default="agree")
 
 
 def grade(difference: float, status: str) -> str:

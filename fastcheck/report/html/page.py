@@ -196,6 +196,7 @@ def _bar(block: BlockVerdict | float) -> str:
     difference = block.difference if isinstance(block, BlockVerdict) else block
     if not difference > 0.0:
         return "0"
+    difference = min(difference, 1.0)
     decades = float(f"{difference:e}".split("e")[1]) + BAR_DECADES
     mantissa = float(f"{difference:e}".split("e")[0])
     share = (decades + (mantissa - 1.0) / 9.0) / BAR_DECADES

@@ -1,0 +1,217 @@
+"""What is wrong with an array, by shape alone: which change of the right one gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.types import Floats
+
+__all__ = ["Pair", "causes_of"]
+
+Booleans = NDArray[np.bool_]
+
+MAX_SIZE = 2 * 10**6  # components of an array that changes are tried on
+MIN_SHIFTED = 2  # an axis of so many entries is reversed where it is shifted
+MIN_SIZE = 4  # fewer numbers have a factor, or are a permutation, by accident
+# The tolerance beside the error: a cause that a coarser look could not exclude is no cause.
+MAX_TOLERANCE_SHARE = 0.05
+NAMED_FACTORS = {
+    -1.0: "its sign is wrong",
+    2.0: "it is doubled",
+    0.5: "it is halved",
+}
+CLOSE_FACTOR = 1e-3
+FULL_BOX = 0.8  # share of wrong components in a box that is wrong as a whole
+MAX_BOX = 0.5  # share of an axis that is still a part of it
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A wrong block beside the right one.
+
+    Attributes
+    ----------
+    given, right : ndarray, the same shape, float64
+    allowed : ndarray of that shape, float64, or float
+        What rounding and the method explain, absolute.
+    """
+
+    given: Floats
+    right: Floats
+    allowed: Floats | float
+
+    @property
+    def wrong(self) -> Booleans:
+        """Where they differ."""
+        return np.asarray(np.abs(self.given - self.right) > self.allowed)
+
+    def at(self, place: tuple[slice, ...]) -> Pair:
+        """Return a part of both."""
+        allowed = self.allowed
+        part = allowed if np.ndim(allowed) == 0 else np.asarray(allowed)[place]
+        return Pair(self.given[place], self.right[place], part)
+
+    def is_given(self, candidate: Floats) -> bool:
+        """Return whether a candidate is what was given, where it differs from the right one."""
+        if candidate.shape != self.given.shape:
+            return False
+        # A change moves components, with their tolerances: take the largest.
+        largest = float(np.max(self.allowed, initial=0.0))
+        error = float(np.linalg.norm(self.given - self.right))
+        apart = np.abs(self.given - candidate)
+        told = largest * np.sqrt(apart.size) <= MAX_TOLERANCE_SHARE * error
+        return told and bool(np.all(apart <= 2.0 * largest))
+
+
+def causes_of(pairs: Mapping[str, Pair]) -> dict[str, str]:
+    """Return what is wrong with each block, in a sentence, where something explains it.
+
+    Parameters
+    ----------
+    pairs : mapping of str to Pair
+        The wrong blocks by name.
+    """
+    found = dict(_swapped(pairs))
+    for name, pair in pairs.items():
+        if name not in found:
+            cause = _cause(pair)
+            if cause:
+                found[name] = cause
+    return found
+
+
+def _swapped(pairs: Mapping[str, Pair]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of blocks, each of which is the other one."""
+    for name, pair in pairs.items():
+        for other, second in pairs.items():
+            if other == name or pair.given.size < MIN_SIZE:
+                continue
+            if pair.is_given(second.right) and second.is_given(pair.right):
+                yield name, f"it is that of {other}: the two are swapped"
+                break
+
+
+def _cause(pair: Pair) -> str:
+    if not np.any(pair.given) and np.any(pair.wrong):
+        return "it is zero, and should not be"
+    if pair.given.size < MIN_SIZE or pair.given.size > MAX_SIZE:
+        return ""
+    for attempt in (_factor, _step, _changed, _local):
+        text = attempt(pair)
+        if text:
+            return text
+    return ""
+
+
+def _factor(pair: Pair) -> str:
+    """Return the one number that all components are off by."""
+    if np.count_nonzero(np.abs(pair.right) > 10.0 * np.asarray(pair.allowed)) < MIN_SIZE - 1:
+        return ""
+    factor = float(np.vdot(pair.right, pair.given)) / float(np.vdot(pair.right, pair.right))
+    if not pair.is_given(factor * pair.right):
+        return ""
+    near = [t for v, t in NAMED_FACTORS.items() if abs(factor / v - 1.0) < CLOSE_FACTOR]
+    return near[0] if near else f"every component is {factor:.4g} times what it should be"
+
+
+def _step(pair: Pair) -> str:
+    """Return along which axis only the first or last entries are there."""
+    for axis in range(pair.given.ndim):
+        length = pair.given.shape[axis]
+        for index, word in ((length - 1, "last"), (0, "first")):
+            if length < 2:
+                continue
+            kept = np.zeros_like(pair.right)
+            place = _slice_of(pair.given.ndim, axis, index, index + 1)
+            kept[place] = pair.right[place]
+            if np.any(kept) and pair.is_given(kept):
+                return f"only the {word} entry of axis {axis} is there, the others are zero"
+    return ""
+
+
+def _slice_of(ndim: int, axis: int, start: int, stop: int) -> tuple[slice, ...]:
+    return tuple(slice(start, stop) if k == axis else slice(None) for k in range(ndim))
+
+
+Change = tuple[str, Callable[[Floats], Floats]]
+
+
+def _changes(shape: tuple[int, ...]) -> Iterator[Change]:
+    """Yield the changes that an array of a shape can have."""
+    ndim = len(shape)
+    for axis in range(ndim - 1):
+        axes = (axis, axis + 1)
+        text = "it is transposed" if ndim == 2 else f"axes {axis} and {axis + 1} are swapped"
+        if shape[axis] == shape[axis + 1]:
+            yield text, partial(np.swapaxes, axis1=axis, axis2=axis + 1)
+        yield f"{text} and then read in the shape {shape}", partial(_reread, axes=axes)
+        yield f"it is reversed along axes {axis} and {axis + 1}", partial(np.flip, axis=axes)
+    for axis in range(ndim):
+        if shape[axis] > 1:
+            yield f"it is reversed along axis {axis}", partial(np.flip, axis=axis)
+        for shift in (1, -1) if shape[axis] > MIN_SHIFTED else ():
+            text = f"it is shifted by one along axis {axis}"
+            yield text, partial(np.roll, shift=shift, axis=axis)
+            yield text, partial(_shifted, axis=axis, shift=shift)
+
+
+def _reread(array: Floats, axes: tuple[int, int]) -> Floats:
+    """Return an array with two axes swapped, read in the shape that it had before."""
+    return np.swapaxes(array, *axes).reshape(array.shape)
+
+
+def _shifted(array: Floats, axis: int, shift: int) -> Floats:
+    """Return an array shifted by one, with zeros where nothing comes from."""
+    made = np.roll(array, shift, axis)
+    edge = 0 if shift > 0 else array.shape[axis] - 1
+    made[_slice_of(array.ndim, axis, edge, edge + 1)] = 0.0
+    return made
+
+
+def _changed(pair: Pair) -> str:
+    for text, change in _changes(pair.right.shape):
+        if pair.is_given(np.asarray(change(pair.right))):
+            return text
+    return ""
+
+
+def _local(pair: Pair) -> str:
+    """Return the row, column or tile that all wrong components lie in."""
+    wrong = pair.wrong
+    if wrong.ndim == 0 or not wrong.any():
+        return ""
+    box: list[slice] = []
+    for axis in range(wrong.ndim):
+        hit = np.flatnonzero(wrong.any(axis=tuple(k for k in range(wrong.ndim) if k != axis)))
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    place = tuple(box)
+    narrow = [
+        axis
+        for axis, part in enumerate(box)
+        if part.stop - part.start <= MAX_BOX * wrong.shape[axis] and wrong.shape[axis] > 1
+    ]
+    if not narrow or np.mean(wrong[place]) < FULL_BOX or wrong[place].size < 2:
+        return ""
+    inside = pair.at(place)
+    why = "zero" if not np.any(inside.given) else _factor(inside) or "wrong"
+    why = why.removeprefix("it is ")
+    several = any(box[axis].stop - box[axis].start > 1 for axis in narrow)
+    verb = "are" if several else "is"
+    return f"only {_place(box, narrow)} {verb} {'wrong: ' + why if ' ' in why else why}"
+
+
+def _place(box: list[slice], narrow: list[int]) -> str:
+    """Return `index 3 of axis 0`, or `indices 0 to 7 of axis 1`."""
+    parts = []
+    for axis in narrow:
+        part: Any = box[axis]
+        one = part.stop - part.start == 1
+        which = f"index {part.start}" if one else f"indices {part.start} to {part.stop - 1}"
+        parts.append(f"{which} of axis {axis}")
+    return ", ".join(parts)
