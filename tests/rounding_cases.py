@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.model.network import Batch, Network
 from fastcheck.rounding import Rounding, rounding
-from fastcheck.verdict.rules import ROUNDING_FACTOR, BlockErrors, block_rounding, worst_of
+from fastcheck.verdict.rules import ROUNDING_FACTOR, BlockErrors, block_rounding, worst_elsewhere
 from tests import oracle
 from tests.builders import as_network
 from tests.networks import ACTIVATIONS, LOSSES, Drawn, random_targets
@@ -211,9 +211,9 @@ def ratios(predicted: Rounding, gradient: Any, exact: Any) -> Ratios:
     peaks = [float(sigma[part].max()) for part in slices]
     blocks = [BlockErrors(*each) for each in zip(errors, norms, peaks, strict=True)]
     found = []
-    for k, (part, block) in enumerate(zip(slices, blocks, strict=True)):
+    elsewhere = worst_elsewhere(blocks)
+    for k, (part, block, others) in enumerate(zip(slices, blocks, elsewhere, strict=True)):
         if block.error > 0:
-            others = worst_of(other for other in blocks if other is not block)
             allowed = block_rounding(block, others, predicted.loop_factor)
             worst = float(components[part].max())
             found.append((times[k], block.error / allowed, worst, sigma[part].size))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fastcheck import gradcheck
-from fastcheck.diagnosis.context import MAX_SEARCHES, Context
+from fastcheck.diagnosis.context import MAX_CANDIDATES, MAX_SEARCHES, Context
+from fastcheck.diagnosis.deltas import table_deltas
 from fastcheck.diagnosis.diagnose import Diagnosis, diagnose
 from fastcheck.diagnosis.fitting import weights_text
 from fastcheck.diagnosis.search import search
@@ -50,7 +51,20 @@ def flat(blocks: list[planted.Array]) -> planted.Array:
 def diagnosed(net: Net, gradient: planted.Array, precision: str = "float64") -> Diagnosis | None:
     """The diagnosis, None where the gradient passes."""
     network, batch = built(net)
-    approximation = Approximation("unit", 1e-7, None, flat(planted.backward(net, {})))
+    right = flat(planted.backward(net, {}))
+    verdict, result = judged_and_diagnosed(network, batch, gradient, right, precision)
+    return result if verdict == "wrong" else None
+
+
+def judged_and_diagnosed(
+    network: Network,
+    batch: Batch,
+    gradient: planted.Array,
+    right: planted.Array,
+    precision: str = "float64",
+) -> tuple[str, Diagnosis]:
+    """The verdict, and what is said of a wrong gradient."""
+    approximation = Approximation("unit", 1e-7, None, right)
     verdict = evaluate(
         network.order,
         gradient,
@@ -58,9 +72,8 @@ def diagnosed(net: Net, gradient: planted.Array, precision: str = "float64") -> 
         lambda: gradient_rounding(network, batch, precision),
         Settings(),
     )
-    if verdict.status != "wrong":
-        return None
-    return diagnose(network, batch, gradient, approximation, verdict, precision)
+    result = diagnose(network, batch, gradient, approximation, verdict, precision)
+    return verdict.status, result
 
 
 def planted_singles(net: Net) -> list[tuple[str, int]]:
@@ -299,14 +312,55 @@ def test_a_rare_weight_of_a_sample_is_listed() -> None:
     assert text.startswith("the first sample counted")
 
 
-def test_a_thousand_layers_are_diagnosed_in_bounded_work() -> None:
-    rng = np.random.default_rng(0)
-    W = [np.array([[1.0 + 0.01 * rng.normal()]]) for _ in range(400)]
-    network = Network.from_arrays(W, activations="tanh", loss="squared_error")
+@pytest.mark.parametrize("biases", [False, True])
+def test_hundreds_of_layers_are_diagnosed_in_bounded_work(biases: bool) -> None:
+    rng, layers = np.random.default_rng(0), 400
+    W = [np.array([[1.0 + 0.01 * rng.normal()]]) for _ in range(layers)]
+    b = [0.01 * rng.normal(size=1) for _ in W] if biases else None
+    network = Network.from_arrays(W, b, activations="tanh", loss="squared_error")
     batch = network.batch(rng.normal(size=(5, 1)), rng.normal(size=(5, 1)))
     right = gradients(network, batch)
     wrong = right * (1.0 + 0.1 * rng.normal(size=right.size))
     context = Context(network, batch, "float64")
     found = search(context, wrong)
     assert context.searches <= MAX_SEARCHES
-    assert len(found.found) > 300
+    assert context.candidates <= MAX_CANDIDATES
+    assert len(found.found) == layers * (2 if biases else 1)
+    text = judged_and_diagnosed(network, batch, wrong, right)[1].unexplained
+    assert len(text) < 500
+    assert "blocks more" in text
+
+
+def test_work_grows_with_the_layers_and_not_with_their_square() -> None:
+    """Of a layer, only near ones are candidates for a mix-up, and no more of them in deep nets."""
+    tried = []
+    for layers in (30, 60):
+        net = planted.make("deep", [3] * (layers + 1), "tanh", "squared", 5)
+        network, batch = built(net)
+        context = Context(network, batch, "float64")
+        above = context.delta(layers // 2 + 1, context.right_errors[layers // 2 + 1].dA)
+        right = context.delta(layers // 2, context.right_errors[layers // 2].dA)
+        tried.append(len([*table_deltas(context, layers // 2, above, right)]))
+    assert abs(tried[0] - tried[1]) < 10
+
+
+@pytest.mark.parametrize("factor", [1.5, 0.3127, 6.0])
+def test_a_single_number_that_is_off_by_a_factor_has_no_cause(factor: float) -> None:
+    """Every number is a multiple of another one."""
+    net = planted.make("narrow", [1, 1, 1, 1], "tanh", "squared", 5)
+    for block in (1, 2, 5):
+        blocks = planted.backward(net, {})
+        blocks[block] = factor * blocks[block]
+        result = diagnosed(net, flat(blocks))
+        assert result is not None
+        assert {f.slip for f in result.findings} <= invented.PLACES, (block, result.findings)
+
+
+def test_a_gradient_of_zeros_was_never_set() -> None:
+    """Wrong errors that happen to be zero, as relu' of negative outputs, say nothing."""
+    net = planted.make("zeros", [3, 4, 1], "tanh", "squared", 5)
+    for bias in (-9.0, 0.0, 9.0):
+        net.b[-1][:] = bias
+        result = diagnosed(net, flat([0.0 * g for g in planted.backward(net, {})]))
+        assert result is not None
+        assert {f.slip for f in result.findings} == {"zero", "bias_zero"}, result.findings

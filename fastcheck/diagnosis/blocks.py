@@ -31,6 +31,7 @@ from fastcheck.diagnosis.fitting import (
     usual_weights,
     weights_text,
 )
+from fastcheck.diagnosis.mutations import other_layers
 from fastcheck.diagnosis.precision import coarse, in_precision
 from fastcheck.errors import InputError
 from fastcheck.types import Floats
@@ -173,9 +174,11 @@ def _from_other_blocks(view: BlockView) -> Iterator[tuple[Found, Floats]]:
     """Yield the user's other blocks, and updated weights."""
     context, here = view.context, view.context.here(view.layer)
     name = "bias_copied" if view.kind == "b" else "copied"
-    for block, values in context.network.order.views(view.sight.vector):
-        other = (block.layer, block.kind) != (view.layer, view.kind)
-        if other and block.shape == view.u.shape and np.any(values):
+    for layer in other_layers(here):
+        values = context.block(view.sight, layer, view.kind)
+        if values is not None and values.shape == view.u.shape and np.any(values):
+            block = context.network.order.find(view.kind, layer)
+            assert block is not None
             yield view.found(name, block.gradient_name), values
     own = here.W if view.kind == "W" else context.network.b(view.layer)
     if own is not None and np.any(own):
@@ -214,7 +217,7 @@ def _predicted(view: BlockView) -> Iterator[Explanation]:
             data = predicted - view.penalty if is_product else predicted
             rest = view.penalty if is_product else 0.0
             factor = view.ratio(view.u - rest, data)
-            if is_evidence(view, factor):
+            if is_evidence(view, factor, alone=False):
                 yield from _held(view, factor * data + rest, (found, factor_match(view, factor)))
                 if is_product and np.any(view.penalty):
                     yield from repenalised(view, data, found)
@@ -345,6 +348,8 @@ def pattern(view: BlockView) -> str:
     bad = ~agreeing(view.u, view.expected, view.floor(view.expected), view.sight.rtol)
     count = int(np.count_nonzero(bad))
     name = f"d{view.kind}{view.layer}"
+    if bad.size == 1:
+        return f"{name} is wrong"
     if bad.ndim == 1:
         return f"{count} of {bad.size} entries of {name} are wrong"
     rows, columns = int(bad.any(axis=1).sum()), int(bad.any(axis=0).sum())

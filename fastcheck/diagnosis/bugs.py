@@ -361,6 +361,7 @@ _TABLE = (
         "back",
         {"error_before": lambda here, dZ: np.zeros_like(here.A_before)},
         one_layer=True,
+        is_exact=True,
     ),
     Bug(
         "error_factor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -28,8 +29,10 @@ SKETCH_SIZE = 40  # rows and columns of a block that a candidate is tried on fir
 # The share of an error that may be left where a candidate explains it: what merely lies nearer
 # than the right block within a wide tolerance is no cause.
 MAX_SHARE_LEFT = 0.1
-# Wrong layers that are searched for a cause, over all hypotheses: beyond, only places are told.
+# Wrong layers that are searched for a cause, over all hypotheses, and the errors that are held
+# against the gradient there: beyond, only places are told.
 MAX_SEARCHES = 60
+MAX_CANDIDATES = 12_000
 # The same mistake made again in another layer is hardly a second mistake.
 REPEAT_COST = 0.12
 SAME_BUG = {"bias_factor": "factor", "data_factor": "factor", "bias_copied": "copied",
@@ -79,12 +82,24 @@ class Found:
 
 def total_cost(found: tuple[Found, ...]) -> float:
     """Return how unlikely some slips are together."""
-    cost, seen = 0.0, set()
-    for one in found:
-        repeated = one.key in seen and one.slip != "unknown"
-        cost += REPEAT_COST if repeated else one.cost
-        seen.add(one.key)
-    return cost
+    return Bill().with_(found).cost
+
+
+@dataclass(frozen=True)
+class Bill:
+    """How unlikely some slips are together, and which mistakes are among them."""
+
+    cost: float = 0.0
+    keys: frozenset[tuple[str, str]] = frozenset()
+
+    def with_(self, found: tuple[Found, ...]) -> Bill:
+        """Return it with more slips."""
+        cost, keys = self.cost, set(self.keys)
+        for one in found:
+            cost += REPEAT_COST if one.key in keys else one.cost
+            if one.slip != "unknown":
+                keys.add(one.key)
+        return Bill(cost, frozenset(keys))
 
 
 @dataclass(frozen=True)
@@ -127,13 +142,23 @@ class Hypothesis:
     """What was found down to a layer, and the error that it leaves."""
 
     sight: Sight
-    found: tuple[Found, ...]
+    found: tuple[Found, ...] = ()
     delta: Delta | None = None
+    bill: Bill = Bill()
+
+    @classmethod
+    def of(cls, sight: Sight, found: tuple[Found, ...] = ()) -> Hypothesis:
+        """Return what was found in a gradient as it is looked at."""
+        return cls(sight, found, bill=Bill().with_(sight.found + found))
+
+    def below(self, found: tuple[Found, ...], delta: Delta) -> Hypothesis:
+        """Return it with what was found in one more layer, and the error there."""
+        return Hypothesis(self.sight, self.found + found, delta, self.bill.with_(found))
 
     @property
     def cost(self) -> float:
         """How unlikely it is."""
-        return total_cost(self.sight.found + self.found)
+        return self.bill.cost
 
 
 @dataclass(frozen=True)
@@ -168,6 +193,7 @@ class Context:
     precision: str
     generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     searches: int = 0
+    candidates: int = 0
 
     @cached_property
     def custom(self) -> bool:
@@ -243,8 +269,16 @@ class Context:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether as many layers have been searched as may be."""
-        return self.searches >= MAX_SEARCHES
+        """Whether as much has been searched as may be."""
+        return self.searches >= MAX_SEARCHES or self.candidates >= MAX_CANDIDATES
+
+    def counted(self, candidates: Iterator[Delta]) -> Iterator[Delta]:
+        """Yield candidates as long as any more may be tried."""
+        for candidate in candidates:
+            if self.candidates >= MAX_CANDIDATES:
+                return
+            self.candidates += 1
+            yield candidate
 
     @cached_property
     def left(self) -> dict[tuple[int, str], float]:
@@ -273,8 +307,7 @@ class Context:
 
         What is far larger than the block that was given does not explain it by its own rounding.
         """
-        order = self.network.order
-        block = order.weights(layer) if kind == "W" else order.biases(layer)
+        block = self.network.order.find(kind, layer)
         if block is None:
             return 0.0
         key = (sight.precision, block.name)
@@ -302,8 +335,7 @@ class Context:
 
     def block(self, sight: Sight, layer: int, kind: str) -> Floats | None:
         """Return what the user has for dW_l or db_l."""
-        order = self.network.order
-        block = order.weights(layer) if kind == "W" else order.biases(layer)
+        block = self.network.order.find(kind, layer)
         return None if block is None else sight.vector[block.slice].reshape(block.shape)
 
     def name_factor(self, value: float, layer: int) -> Factor:
@@ -369,8 +401,7 @@ class Context:
 
     def right_block(self, layer: int, kind: str) -> Floats:
         """Return what dW_l or db_l should be."""
-        order = self.network.order
-        block = order.weights(layer) if kind == "W" else order.biases(layer)
+        block = self.network.order.find(kind, layer)
         assert block is not None
         return self.right[block.slice].reshape(block.shape)
 

@@ -24,6 +24,7 @@ __all__ = ["Diagnosis", "Finding", "diagnose"]
 
 
 UNKNOWN = "no slip that I know explains this"
+MAX_PATTERNS = 8  # blocks whose unexplained errors are described
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _diagnosis(context: Context, gradient: Floats, best: Hypothesis, doubts: str
     ]  # fmt: skip
     unexplained = ""
     if unknown:
-        unexplained = f"{UNKNOWN}: " + "; ".join(f.value for f in unknown)
+        unexplained = _unexplained(unknown)
     if unknown and not known:
         findings.append(_finding(context, gradient, unknown, wrong, own))
     left = {name for f in unknown for name in _own_blocks(context, f)}
@@ -298,7 +299,7 @@ def _sentence(context: Context, members: list[Found]) -> str:
     first = members[0]
     text = BUGS[first.slip].sentence
     if first.slip == "unknown":
-        return f"{UNKNOWN}: " + "; ".join(f.value for f in members)
+        return _unexplained(members)
     layers = list(dict.fromkeys(f.layer for f in members if f.layer))
     if first.slip in ("rounded", "rounded_float16", "clipped", "low_precision") and layers:
         names = _listed(list(dict.fromkeys(n for f in members for n in _own_blocks(context, f))))
@@ -318,6 +319,15 @@ def _sentence(context: Context, members: list[Found]) -> str:
         "in layers " + _listed([str(layer) for layer in layers])
     )  # fmt: skip
     return f"{named}, {plain}"
+
+
+def _unexplained(members: list[Found]) -> str:
+    """Return the patterns of what no slip explains."""
+    more = len(members) - MAX_PATTERNS
+    patterns = [f.value for f in members[:MAX_PATTERNS]]
+    return (
+        f"{UNKNOWN}: " + "; ".join(patterns) + (f"; and {more:,} blocks more" if more > 0 else "")
+    )
 
 
 def _explained(context: Context, gradient: Floats, wrong: list[Block], left: set[str]) -> float:

@@ -21,13 +21,16 @@ __all__ = [
 ]
 
 
-def is_evidence(view: BlockView, factor: float) -> bool:
-    """Whether a factor says something: a single number always has one."""
+def is_evidence(view: BlockView, factor: float, *, alone: bool = True) -> bool:
+    """Whether a factor says something: a single number always has one.
+
+    The factor of a single number is evidence only if it has a name, and is all that is wrong.
+    """
     if not np.isfinite(factor) or factor == 0.0 or view.context.unit(factor):
         return False
     sizes = np.abs(view.expected[view.expected != 0.0])
     distinct = sizes.size > 1 and bool(np.ptp(sizes) > 1e-6 * sizes.max())
-    return distinct or view.context.name_factor(factor, view.layer).named
+    return distinct or (alone and view.context.name_factor(factor, view.layer).named)
 
 
 def factor_match(view: BlockView, value: float, part: str = "") -> Found:

@@ -77,12 +77,12 @@ def everywhere(context: Context, gradient: Floats) -> Hypothesis | None:
         if not context.unit(factor) and context.agrees(
             plain, gradient, scaled, sigma * abs(factor)
         ):
-            return Hypothesis(plain, (_factor_of_all(context, factor),))
+            return Hypothesis.of(plain, (_factor_of_all(context, factor),))
     for steps, value in _old_steps(context):
         step = _step_back(context, gradient, sigma, steps)
         if step:
             found = Found("stale", 0, "whole", value.format(f"{step:.4g}"))
-            return Hypothesis(plain, (found,))
+            return Hypothesis.of(plain, (found,))
     return None
 
 

@@ -153,11 +153,11 @@ def errors_of_other_layers(site: Site) -> Candidates:
     """dZ or dA of another layer where it has the shape of this one's."""
     shape = site.here.Z.shape
     own = site.here.layer
-    layers = dict(site.elsewhere)
-    if site.above is not None:
-        layers[own + 1] = site.above
-    for layer, error in layers.items():
-        if layer == own or error.dZ.shape != shape:
+    for layer in mutations.other_layers(site.here):
+        error = site.elsewhere[layer]
+        if site.above is not None and layer == own + 1:
+            error = site.above
+        if error.dZ.shape != shape:
             continue
         yield f"dZ{layer} stands where dZ{own} belongs", site.at_logits(error.dZ)
         if not np.array_equal(error.dA, error.dZ):

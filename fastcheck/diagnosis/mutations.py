@@ -17,6 +17,7 @@ Change = Callable[[Floats], Floats]
 Variants = Iterable[tuple[str, Floats]]
 MEAN_TARGETS = "their mean over the batch (each output is held against each target: (m, m))"
 KEPT = 0.8  # of the units that a forgotten dropout mask leaves
+MAX_LAYERS_AWAY = 8  # of another layer whose arrays may stand in a layer, beside the first and last
 
 
 def finished_steps(
@@ -64,6 +65,13 @@ def before_mask(here: Here) -> Floats:
         if mask is None
         else np.divide(here.A, mask, out=np.zeros_like(here.A), where=mask != 0)
     )
+
+
+def other_layers(here: Here) -> list[int]:
+    """Return the layers whose arrays may have been mistaken for those of this one."""
+    layer, depth = here.layer, here.network.depth
+    near = range(max(1, layer - MAX_LAYERS_AWAY), min(depth, layer + MAX_LAYERS_AWAY) + 1)
+    return sorted({1, *near, depth} - {layer})
 
 
 def slope_of_layer_before(here: Here) -> Floats:
@@ -122,8 +130,9 @@ def odd_slopes(here: Here) -> Variants:
 
 def slope_of_other_layer(here: Here) -> Variants:
     """φ' of this layer at the Z of others that have its shape."""
-    for layer, Z in enumerate(here.trace.Z, start=1):
-        if layer != here.layer and Z.shape == here.Z.shape:
+    for layer in other_layers(here):
+        Z = here.trace.Z[layer - 1]
+        if Z.shape == here.Z.shape:
             yield f"Z{layer}", derivative_at(here, Z)
     if here.batch.X.shape == here.Z.shape:
         yield "X", derivative_at(here, here.batch.X)
@@ -298,21 +307,23 @@ def mask_twice(here: Here) -> Floats | None:
 
 def other_masks(here: Here) -> Variants:
     """The masks of other layers that fit."""
-    masks = here.network.masks or ()
-    for layer, mask in enumerate(masks, start=1):
-        if mask is not None and layer != here.layer and mask.shape == here.Z.shape:
+    masks = here.network.masks or (None,) * here.network.depth
+    for layer in other_layers(here):
+        mask = masks[layer - 1]
+        if mask is not None and mask.shape == here.Z.shape:
             yield f"{layer}", mask
 
 
 def other_inputs(here: Here) -> Variants:
     """What has the shape of A_{l-1}, and unmasked or centred forms of it."""
     right, trace = here.A_before, here.trace
-    for layer in range(len(trace.A)):
-        if layer != here.layer - 1 and trace.A[layer].shape == right.shape:
+    layers = {0, *other_layers(here), here.layer} - {here.layer - 1}
+    for layer in sorted(layers):
+        if trace.A[layer].shape == right.shape:
             yield f"A{layer}" if layer else "X", trace.A[layer]
-    for layer, Z in enumerate(trace.Z, start=1):
-        if layer != here.layer - 1 and Z.shape == right.shape:
-            yield f"Z{layer}", Z
+    for layer in sorted(layers - {0}):
+        if trace.Z[layer - 1].shape == right.shape:
+            yield f"Z{layer}", trace.Z[layer - 1]
     mask = here.network.masks[here.layer - 2] if here.network.masks and here.layer > 1 else None
     if mask is not None:
         before = Here(here.network, here.batch, trace, here.layer - 1)
@@ -370,9 +381,9 @@ def weights_updated(here: Here, dZ: Floats) -> Floats:
 
 def other_weights(here: Here) -> Variants:
     """The errors that go back through another layer's weights; of the error see `peeling`."""
-    for layer in range(1, here.network.depth + 1):
+    for layer in other_layers(here):
         W = here.network.W(layer)
-        if layer != here.layer and W.shape == here.W.shape:
+        if W.shape == here.W.shape:
             yield f"W{layer}", W
     yield f"W{here.layer} in absolute values", np.abs(here.W)
     yield f"W{here.layer} with its rows in reverse order", here.W[::-1]

@@ -41,8 +41,9 @@ def before_slope(site: Site) -> Triples:
 
 def with_other_errors(site: Site) -> Triples:
     """dZ or dA of another layer in place of dZ_l, where it has the same shape."""
-    for layer, error in site.elsewhere.items():
-        if layer == site.here.layer or error.dZ.shape != site.here.Z.shape:
+    for layer in mutations.other_layers(site.here):
+        error = site.elsewhere[layer]
+        if error.dZ.shape != site.here.Z.shape:
             continue
         yield f"dZ{layer}", error.dZ, site.here.A_before
         if not np.array_equal(error.dA, error.dZ):

@@ -76,7 +76,7 @@ def search(context: Context, gradient: Floats) -> Hypothesis:
 
 def _descend(context: Context, sight: Sight, limit: float, width: int) -> Hypothesis | None:
     """Go from the output to the input; None where nothing is likelier than `limit`."""
-    states = [Hypothesis(sight, ())]
+    states = [Hypothesis.of(sight)]
     for layer in range(context.network.depth, 0, -1):
         grown: list[Hypothesis] = []
         known: dict[int, list[tuple[Delta, tuple[Found, ...]]]] = {}
@@ -85,9 +85,7 @@ def _descend(context: Context, sight: Sight, limit: float, width: int) -> Hypoth
             if origin not in known:  # by the cheapest of those that share it
                 left = limit - state.cost - (0.0 if state.found else 1.0 - REPEAT_COST)
                 known[origin] = _layer(context, sight, layer, state.delta, left)
-            grown += [
-                Hypothesis(sight, state.found + found, delta) for delta, found in known[origin]
-            ]
+            grown += [state.below(found, delta) for delta, found in known[origin]]
         cheapest: dict[int, Hypothesis] = {}
         for state in sorted(grown, key=lambda s: s.cost):
             assert state.delta is not None
@@ -118,9 +116,11 @@ def _layer(
     has_biases = context.network.b(layer) is not None
     if (has_biases and kinds != {"W", "b"} and _known(options[0])) or left < REPEAT_COST:
         return options
+    if _layer_size(context, layer) < MIN_EXPLAINED:
+        return options
     sketch = context.sketch(sight, layer)
     decay = context.here(layer).decay
-    singles = list(table_deltas(context, layer, above, right))
+    singles = list(context.counted(table_deltas(context, layer, above, right)))
     singles += list(fitted_deltas(context, sight, layer, above, right, sketch))
     tried = _promising(context, sight, sketch, decay, layer, singles)
     for delta in tried:
@@ -128,7 +128,7 @@ def _layer(
     if min(total_cost(found) for _, found in options) > PAIR_COST and left > 1.0 + REPEAT_COST:
         pairs = [
             delta
-            for delta in paired_deltas(context, layer, above, right, sketch, singles)
+            for delta in context.counted(paired_deltas(context, layer, above, right, singles))
             if sight.clip < np.inf or _is_near(sketch, delta.dZ)
         ]
         for delta in _promising(context, sight, sketch, decay, layer, pairs):
@@ -206,6 +206,12 @@ def _needed(found: tuple[Found, ...]) -> int:
     """Return how many components an error has to explain: more with a number that was fitted."""
     fitted = any(BUGS[one.slip].families is not None or one.extra >= UNNAMED_COST for one in found)
     return MIN_FITTED if fitted else MIN_EXPLAINED
+
+
+def _layer_size(context: Context, layer: int) -> int:
+    """Return how many components a layer has."""
+    blocks = (context.network.order.find(kind, layer) for kind in "Wb")
+    return sum(block.size for block in blocks if block is not None)
 
 
 def _explained_size(

@@ -154,14 +154,19 @@ class ThetaLayout:
 
     def weights(self, layer: int) -> Block:
         """Return the weight block of a layer."""
-        for block in self.blocks:
-            if block.layer == layer and block.kind == "W":
-                return block
-        return self.block(f"W{layer}")  # says which there are
+        return self.find("W", layer) or self.block(f"W{layer}")  # which says which there are
 
     def biases(self, layer: int) -> Block | None:
         """Return the bias block of a layer, None where it has none."""
-        return next((b for b in self.blocks if b.layer == layer and b.kind == "b"), None)
+        return self.find("b", layer)
+
+    def find(self, kind: str, layer: int) -> Block | None:
+        """Return the block of a kind, W or b, in a layer; None where there is none."""
+        return self._places.get((kind, layer))
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, int], Block]:
+        return {(block.kind, block.layer): block for block in self.blocks}
 
     def locate(self, index: int) -> Component:
         """Return the component at an index of θ."""

@@ -6,7 +6,7 @@ right gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ __all__ = [
     "Rules",
     "Ruling",
     "block_rounding",
-    "worst_of",
+    "worst_elsewhere",
 ]
 
 STATUSES = ("agree", "kink", "cannot tell", "wrong")  # from good to bad
@@ -161,12 +161,18 @@ class BlockErrors:
         return self.norm > MANY_ERRORS_RATIO * self.peak
 
 
-def worst_of(blocks: Iterable[BlockErrors]) -> float | None:
-    """Return the greatest ‖error‖/‖σ‖; None where no block stands for many errors."""
-    known = [block for block in blocks if block.norm > 0.0]
-    if not any(block.many for block in known):
-        return None
-    return max(block.error / block.norm for block in known)
+def worst_elsewhere(blocks: Sequence[BlockErrors]) -> list[float | None]:
+    """Return, for each block, the greatest ‖error‖/‖σ‖ of the others.
+
+    It is None where none of the others stands for many errors.
+    """
+    shares = [block.error / block.norm if block.norm > 0.0 else 0.0 for block in blocks]
+    first, second = sorted([*shares, 0.0, 0.0], reverse=True)[:2]
+    many = sum(block.many for block in blocks)
+    return [
+        None if many == block.many else second if share == first else first
+        for block, share in zip(blocks, shares, strict=True)
+    ]
 
 
 def block_rounding(
@@ -181,7 +187,7 @@ def block_rounding(
     ----------
     block : BlockErrors
     elsewhere : float, optional
-        `worst_of` the gradient's other blocks, where all σ come of one model.
+        `worst_elsewhere` in the gradient, where all σ come of one model.
     loop_factor : float
         By how much a sum over samples in a plain loop is worse than σ has it: it is so for the
         weights alone.

@@ -24,7 +24,7 @@ from fastcheck.verdict.rules import (
     BlockErrors,
     Rules,
     block_rounding,
-    worst_of,
+    worst_elsewhere,
 )
 
 __all__ = [
@@ -322,15 +322,15 @@ def _overall_verdict(
     firsts = [finding for result in statistics for finding in result.findings[:1]]
     named = _named({*chosen, *firsts}, order, aligned, rules)
     blocks = []
-    for block, result in zip(order.blocks, statistics, strict=True):
+    elsewhere = worst_elsewhere([_errors(result) for result in statistics])
+    for block, result, others in zip(order.blocks, statistics, elsewhere, strict=True):
         worst = named[result.findings[0]] if result.findings else None
         broken = aligned.broken(block.offset, _stop(block))
-        others = [_errors(other) for other in statistics if other is not result]
         rounding = _rounding(result, rules, others, aligned.evidence.loop_factor)
         blocks.append(_block(_shell(block), result, rules, rounding, broken, worst))
     shell = ("dθ", "θ", 0, "whole", (order.size,), order.size)
     components = tuple(named[finding] for finding in chosen)
-    rounding = _rounding(total, rules, [], None)
+    rounding = _rounding(total, rules, None, None)
     worst = next(iter(components), None)
     whole = _block(shell, total, rules, rounding, aligned.not_finite.size, worst)
     status = worst_status(*(b.verdict for b in [whole, *blocks]))
@@ -345,14 +345,14 @@ def _errors(result: BlockStatistics) -> BlockErrors:
 
 
 def _rounding(
-    result: BlockStatistics, rules: Rules, others: list[BlockErrors], loop_factor: float | None
+    result: BlockStatistics, rules: Rules, elsewhere: float | None, loop_factor: float | None
 ) -> float:
     """Return the ‖error‖ that rounding explains."""
     if result.checked == 1:
         return rules.rounding * result.rounding
     if loop_factor is None:  # not of one model: blocks say nothing of each other
         return block_rounding(_errors(result))
-    return block_rounding(_errors(result), worst_of(others), loop_factor)
+    return block_rounding(_errors(result), elsewhere, loop_factor)
 
 
 Shell = tuple[str, str, int, str, tuple[int, ...], int]
