@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastcheck.against import audit_tolerance as audit_tolerance
+    from fastcheck.against import gradcheck_against as gradcheck_against
     from fastcheck.assertion import GradientError as GradientError
     from fastcheck.assertion import assert_gradient as assert_gradient
     from fastcheck.check import gradcheck as gradcheck
@@ -49,6 +51,8 @@ PLACES = {
     "assert_gradient": "fastcheck.assertion",
     "backward_pass": "fastcheck.reference.backprop",
     "gradcheck": "fastcheck.check",
+    "audit_tolerance": "fastcheck.against",
+    "gradcheck_against": "fastcheck.against",
     "gradcheck_function": "fastcheck.functions",
     "gradcheck_layer": "fastcheck.layers",
     "numerical_gradient": "fastcheck.check",
@@ -73,12 +77,14 @@ __all__ = [
     "Report",
     "Settings",
     "assert_gradient",
+    "audit_tolerance",
     "backward_pass",
     "check_jax",
     "check_keras",
     "check_sklearn",
     "check_torch",
     "gradcheck",
+    "gradcheck_against",
     "gradcheck_function",
     "gradcheck_layer",
     "network_from_state_dict",

@@ -271,8 +271,9 @@ def _causes(verdict: Verdict, given: Given, check: ComponentCheck) -> tuple[str,
             allowed = (
                 np.broadcast_to(approximation.allowance, right.shape)[part] + given.tol * sizes
             )
-            arrays = (given.gradient[part], right[part], allowed)
-            pairs[block.name] = Pair(*(array.reshape(block.shape) for array in arrays))
+            shown = given.gradient[part], right[part], np.asarray(allowed)
+            at, there, bars = (array.reshape(block.shape) for array in shown)
+            pairs[block.name] = Pair(at, there, bars)
     return tuple(f"{name}: {text}." for name, text in causes_of(pairs).items())
 
 

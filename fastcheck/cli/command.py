@@ -21,8 +21,11 @@ import click
 
 from fastcheck.cli import completion
 from fastcheck.cli.options import (
+    COMPARE,
+    COMPARE_OPTIONS,
     EXPLAIN,
     FORMAT,
+    GIVEN_FILE,
     OPTIONS,
     QUIET,
     SAVED_REPORT,
@@ -43,6 +46,8 @@ BAD_INPUT, CANNOT_TELL, INTERRUPTED = 2, 3, 130
 EXIT_CODES = {"agree": 0, "wrong": 1, "cannot tell": CANNOT_TELL, "vacuous": CANNOT_TELL}
 EPILOG = (
     "fastcheck explain FILE shows a saved report again: fastcheck explain --help. "
+    "fastcheck compare GIVEN --reference FILE judges a gradient in low precision beside a trusted "
+    "one: fastcheck compare --help. "
     "Exit codes: 0 the gradient is right, 1 it is wrong, 2 bad input or usage, 3 cannot tell. "
     "FASTCHECK_TRACEBACK=1 shows where an unexpected error arose."
 )
@@ -84,6 +89,45 @@ def explain(file: Path, format: str | None, quiet: bool) -> int:
     report = _saved_report(file)
     show(report)
     return EXIT_CODES[report.status]
+
+
+def compare(given: Path, **options: Any) -> int:
+    """Judge a gradient beside a trusted one, and return the exit code."""
+    from fastcheck.against import audit_tolerance, gradcheck_against
+
+    tolerance = _tolerance(options["allclose"])
+    _check_writable("--json", options["json"])
+    _check_writable("--html", options["html"])
+    show = _printer(options["format"], quiet=options["quiet"])
+    reference, baseline = options["reference"], options["baseline"]
+    report = gradcheck_against(
+        reference, given, baseline, precision=options["precision"],
+        name=f"{given.name} beside {reference.name}", command=_again(),
+    )  # fmt: skip
+    if options["html"] is not None:
+        _write(options["html"], report.to_html())
+    if _save(report, options["json"]):
+        show(report)
+        if tolerance is not None:
+            atol, rtol = tolerance
+            audit = audit_tolerance(reference, rtol=rtol, atol=atol, baseline=baseline)
+            _print(f"\n{audit}", nl=False)
+    return EXIT_CODES[report.status]
+
+
+def _tolerance(text: str | None) -> tuple[float, float] | None:
+    """Return atol and rtol of `5,50`."""
+    if text is None:
+        return None
+    try:
+        atol, rtol = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"--allclose {text!r}", "atol and rtol: --allclose 1e-8,1e-5") from None
+    return atol, rtol
+
+
+def _again() -> str:
+    return shlex.join(["fastcheck", *sys.argv[1:]])
 
 
 def _named(**given: Any) -> dict[str, Any]:
@@ -219,7 +263,7 @@ def _report(problem: Problem, settings: dict[str, Any]) -> Report:
         problem.gradient,
         cost=problem.cost,
         name=problem.name,
-        command=shlex.join(["fastcheck", *sys.argv[1:]]),
+        command=_again(),
         **settings,
     )
 
@@ -332,22 +376,33 @@ EXPLAIN_COMMAND = SectionedCommand(
     epilog="Exit codes: those of the check whose report it is; 2 for a file that holds none.",
 )
 
+COMPARE_COMMAND = SectionedCommand(
+    COMPARE,
+    callback=compare,
+    params=[GIVEN_FILE, *COMPARE_OPTIONS],
+    help="Judge a gradient in low precision beside a trusted one.\n\n"
+    "GIVEN and the other files hold gradients by name, as .npz or .safetensors.",
+    epilog="Exit codes: 0 within its precision, 1 wrong, 2 bad input or usage, 3 cannot tell or "
+    "vacuous (the reference is below the tolerance).",
+)
+SUBCOMMANDS = {EXPLAIN: EXPLAIN_COMMAND, COMPARE: COMPARE_COMMAND}
+
 
 def _command(arguments: Sequence[str]) -> tuple[click.Command, str, list[str]]:
     """Return what is to run, its name, and its arguments.
 
-    While a shell completes, the words come in a variable. `explain` is a command of its own, and
+    While a shell completes, the words come in a variable. Subcommands have their own, and
     `fastcheck …` needs no word before TARGET.
     """
     words = list(arguments)
     if completion.VARIABLE in os.environ:
         words = os.environ.get("COMP_WORDS", "").split()[1:]
-        if words[:1] == [EXPLAIN] and os.environ.get("COMP_CWORD") != "1":
+        if words and words[0] in SUBCOMMANDS and os.environ.get("COMP_CWORD") != "1":
             completion.drop_first_word()
-            return EXPLAIN_COMMAND, "fastcheck", []
+            return SUBCOMMANDS[words[0]], "fastcheck", []
         return CHECK_COMMAND, "fastcheck", words
-    if words[:1] == [EXPLAIN]:
-        return EXPLAIN_COMMAND, f"fastcheck {EXPLAIN}", words[1:]
+    if words and words[0] in SUBCOMMANDS:
+        return SUBCOMMANDS[words[0]], f"fastcheck {words[0]}", words[1:]
     return CHECK_COMMAND, "fastcheck", words
 
 

@@ -15,8 +15,11 @@ from click.shell_completion import CompletionItem
 from fastcheck.settings import BACKENDS, METHODS
 
 __all__ = [
+    "COMPARE",
+    "COMPARE_OPTIONS",
     "EXPLAIN",
     "FORMAT",
+    "GIVEN_FILE",
     "OPTIONS",
     "QUIET",
     "SAVED_REPORT",
@@ -25,7 +28,7 @@ __all__ = [
     "chosen",
 ]
 
-EXPLAIN = "explain"
+EXPLAIN, COMPARE = "explain", "compare"
 
 CHECK = "The check"
 EXAMPLE = "The example (without TARGET)"
@@ -192,7 +195,33 @@ OPTIONS = [
 ]
 # fmt: on
 
-TARGET = click.Argument(["target"], required=False, metavar="[TARGET]", type=Target(EXPLAIN))
+TARGET = click.Argument(
+    ["target"], required=False, metavar="[TARGET]", type=Target(EXPLAIN, COMPARE)
+)
+GIVEN_FILE = click.Argument(["given"], metavar="GIVEN", type=FILE)
+COMPARE_OPTIONS = [
+    Option(
+        CHECK, "--reference", "FILE", "The trusted gradient, in higher precision.", type=FILE,
+        required=True,
+    ),
+    Option(
+        CHECK, "--baseline", "FILE",
+        "The gradient of a plain implementation in the precision of GIVEN: a block may be off by "
+        "three times its error.", type=FILE,
+    ),
+    Option(
+        CHECK, "--precision", "NAME",
+        "What GIVEN was computed in: float64, float32, float16 or bfloat16 (default: read from its "
+        "values).",
+    ),
+    Option(
+        CHECK, "--allclose", "ATOL,RTOL",
+        "Say what a test with this tolerance would let pass, after the report.",
+    ),
+    *(option for option in OPTIONS if option.name in ("json", "html")),
+    FORMAT,
+    QUIET,
+]  # fmt: skip
 SAVED_REPORT = click.Argument(["file"], metavar="FILE", type=FILE)
 
 

@@ -20,13 +20,15 @@ MAX_SIZE = 2 * 10**6  # components of an array that changes are tried on
 MIN_SHIFTED = 2  # an axis of so many entries is reversed where it is shifted
 MIN_SIZE = 4  # fewer numbers have a factor, or are a permutation, by accident
 # The tolerance beside the error: a cause that a coarser look could not exclude is no cause.
-MAX_TOLERANCE_SHARE = 0.05
+MAX_TOLERANCE_SHARE, MAX_NORM_SHARE = 0.05, 0.25
+MUCH_BETTER = 3.0  # times, that the best of several changes fits than the next one
 NAMED_FACTORS = {
     -1.0: "its sign is wrong",
     2.0: "it is doubled",
     0.5: "it is halved",
 }
 CLOSE_FACTOR = 1e-3
+FACTOR_SIGMAS = 4.0
 FULL_BOX = 0.8  # share of wrong components in a box that is wrong as a whole
 MAX_BOX = 0.5  # share of an axis that is still a part of it
 
@@ -40,11 +42,14 @@ class Pair:
     given, right : ndarray, the same shape, float64
     allowed : ndarray of that shape, float64, or float
         What rounding and the method explain, absolute.
+    norm : float or None
+        What they explain of ‖given − right‖, where that is known: then changes are held to it.
     """
 
     given: Floats
     right: Floats
     allowed: Floats | float
+    norm: float | None = None
 
     @property
     def wrong(self) -> Booleans:
@@ -55,12 +60,25 @@ class Pair:
         """Return a part of both."""
         allowed = self.allowed
         part = allowed if np.ndim(allowed) == 0 else np.asarray(allowed)[place]
-        return Pair(self.given[place], self.right[place], part)
+        share = float(np.sqrt(self.given[place].size / max(self.given.size, 1)))
+        norm = None if self.norm is None else self.norm * share
+        return Pair(self.given[place], self.right[place], part, norm)
+
+    def misfit(self, candidate: Floats) -> float:
+        """Return ‖given − candidate‖."""
+        return float(np.linalg.norm(self.given - candidate))
 
     def is_given(self, candidate: Floats) -> bool:
         """Return whether a candidate is what was given, where it differs from the right one."""
         if candidate.shape != self.given.shape:
             return False
+        if self.norm is not None:
+            ratio = float(np.linalg.norm(candidate)) / max(
+                float(np.linalg.norm(self.right)), 1e-300
+            )
+            allowed = self.norm * max(1.0, ratio)
+            told = allowed <= MAX_NORM_SHARE * self.misfit(self.right)
+            return told and self.misfit(candidate) <= allowed
         # A change moves components, with their tolerances: take the largest.
         largest = float(np.max(self.allowed, initial=0.0))
         error = float(np.linalg.norm(self.given - self.right))
@@ -116,8 +134,11 @@ def _factor(pair: Pair) -> str:
     factor = float(np.vdot(pair.right, pair.given)) / float(np.vdot(pair.right, pair.right))
     if not pair.is_given(factor * pair.right):
         return ""
-    near = [t for v, t in NAMED_FACTORS.items() if abs(factor / v - 1.0) < CLOSE_FACTOR]
-    return near[0] if near else f"every component is {factor:.4g} times what it should be"
+    size = float(np.linalg.norm(pair.right)) * np.sqrt(pair.right.size)
+    doubt = max(CLOSE_FACTOR, FACTOR_SIGMAS * pair.misfit(factor * pair.right) / size)
+    near = [t for v, t in NAMED_FACTORS.items() if abs(factor - v) < doubt * max(1.0, abs(v))]
+    digits = 3 if doubt > CLOSE_FACTOR else 4
+    return near[0] if near else f"every component is {factor:.{digits}g} times what it should be"
 
 
 def _step(pair: Pair) -> str:
@@ -150,7 +171,8 @@ def _changes(shape: tuple[int, ...]) -> Iterator[Change]:
         text = "it is transposed" if ndim == 2 else f"axes {axis} and {axis + 1} are swapped"
         if shape[axis] == shape[axis + 1]:
             yield text, partial(np.swapaxes, axis1=axis, axis2=axis + 1)
-        yield f"{text} and then read in the shape {shape}", partial(_reread, axes=axes)
+        else:
+            yield f"{text} and then read in the shape {shape}", partial(_reread, axes=axes)
         yield f"it is reversed along axes {axis} and {axis + 1}", partial(np.flip, axis=axes)
     for axis in range(ndim):
         if shape[axis] > 1:
@@ -175,10 +197,17 @@ def _shifted(array: Floats, axis: int, shift: int) -> Floats:
 
 
 def _changed(pair: Pair) -> str:
+    """Return the one change that fits; of several, one that fits much better than the others."""
+    fits = []
     for text, change in _changes(pair.right.shape):
-        if pair.is_given(np.asarray(change(pair.right))):
-            return text
-    return ""
+        candidate = np.asarray(change(pair.right))
+        if pair.is_given(candidate):
+            fits.append((pair.misfit(candidate), text))
+    fits.sort()
+    others = [misfit for misfit, text in fits if text != fits[0][1]]
+    if not fits or (others and MUCH_BETTER * fits[0][0] > others[0]):
+        return ""
+    return fits[0][1]
 
 
 def _local(pair: Pair) -> str:

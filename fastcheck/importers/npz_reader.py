@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fastcheck.errors import InputError
 
-__all__ = ["LIMIT_BYTES", "read_entries"]
+__all__ = ["LIMIT_BYTES", "damage_reported", "read_entries", "read_header", "zip_entries"]
 
 LIMIT_BYTES = 4 * 2**30  # all arrays together, counted as the float64 that they become
 LIMIT_ENTRIES = 10_000
@@ -81,11 +81,11 @@ def read_entries(
         `LIMIT_BYTES`.
     """
     _check_file(path)
-    with _damage_reported(path.name), zipfile.ZipFile(path) as archive:
-        entries = _entries(archive, path.name)
+    with damage_reported(path.name), zipfile.ZipFile(path) as archive:
+        entries = zip_entries(archive, path.name)
         check_names(list(entries))
         headers = {
-            name: _header(archive, entry, f"{path.name}: {name}")
+            name: read_header(archive, entry, f"{path.name}: {name}")
             for name, entry in entries.items()
             if not name.endswith(".json")
         }
@@ -125,7 +125,7 @@ def _too_large(name: str, size: int) -> InputError:
 
 
 @contextmanager
-def _damage_reported(place: str) -> Iterator[None]:
+def damage_reported(place: str) -> Iterator[None]:
     """Turn what damaged bytes raise, wherever they do, into one message."""
     try:
         yield
@@ -142,7 +142,7 @@ def _damage_reported(place: str) -> Iterator[None]:
         ) from None
 
 
-def _entries(archive: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
+def zip_entries(archive: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
     """Return the entries by name, without .npy; none twice."""
     listed = archive.infolist()
     if len(listed) > LIMIT_ENTRIES:
@@ -156,9 +156,9 @@ def _entries(archive: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
     return entries
 
 
-def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: str) -> Header:
+def read_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: str) -> Header:
     """Read and judge what an entry says it holds."""
-    with _damage_reported(place), archive.open(entry) as file:
+    with damage_reported(place), archive.open(entry) as file:
         head = io.BytesIO(file.read(MAX_HEADER_BYTES))
         header = _parsed(head)
     if header.dtype.hasobject:
@@ -203,7 +203,7 @@ def _array(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, header: Header, place: str
 ) -> NDArray[Any]:
     """Read an entry's data to its end, where zipfile holds it against its checksum."""
-    with _damage_reported(place), archive.open(entry) as file:
+    with damage_reported(place), archive.open(entry) as file:
         file.read(header.start)
         flat = np.empty(header.count, dtype=header.dtype)
         _fill(file, flat.view(np.uint8) if flat.nbytes else np.empty(0, np.uint8))
@@ -227,5 +227,5 @@ def _text(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: str) -> bytes
         raise InputError(
             f"{place} is {entry.file_size:,} bytes long", f"at most {MAX_TEXT_LENGTH:,}"
         )
-    with _damage_reported(place), archive.open(entry) as file:
+    with damage_reported(place), archive.open(entry) as file:
         return file.read(MAX_TEXT_LENGTH + 1)

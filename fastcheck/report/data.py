@@ -10,7 +10,9 @@ from fastcheck.model.contract import ContractLine
 from fastcheck.report.plot_data import Pictures
 from fastcheck.verdict.verdict import GRADES, BlockVerdict, ComponentVerdict, Verdict, worst_status
 
-__all__ = ["CostFacts", "HeldTo", "MethodFacts", "NetworkFacts", "Report", "RunFacts"]
+__all__ = ["TRUSTED", "CostFacts", "HeldTo", "MethodFacts", "NetworkFacts", "Report", "RunFacts"]
+
+TRUSTED = "beside a trusted gradient"  # the method of a report without differences
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from fastcheck.report.data import CostFacts, Report
+from fastcheck.report.data import TRUSTED, CostFacts, Report
 from fastcheck.verdict.verdict import NOT_CHECKED, VACUOUS, BlockVerdict
 
 __all__ = ["HEADLINES", "MARKS", "all_notes", "facts", "number", "shape", "verdict_sentence"]
@@ -46,8 +46,27 @@ def shape(block: BlockVerdict) -> str:
 
 def verdict_sentence(report: Report) -> str:
     """Return the verdict in plain words, without its headline."""
+    if report.method.name == TRUSTED:
+        return _beside_trusted(report)
     sentences = {"agree": _right, VACUOUS: _vacuous, "cannot tell": _cannot_tell, "wrong": _wrong}
     return sentences[report.gradient_status](report)
+
+
+def _beside_trusted(report: Report) -> str:
+    """Return the verdict on a gradient that was held to another one."""
+    figure, blocks = number(report.difference), report.blocks
+    named = {s: _listed([b.name for b in blocks if b.verdict == s]) for s in HEADLINES}
+    if report.gradient_status == "wrong":
+        return (
+            f"dθ is not the trusted gradient: difference {figure}, more than rounding explains in "
+            f"{named['wrong']}."
+        )
+    if report.gradient_status == VACUOUS:
+        return f"the trusted gradient is below the tolerance in {named[VACUOUS]}."
+    if report.gradient_status == "cannot tell":
+        unsure = named["cannot tell"] or "what is missing"
+        return f"difference {figure}; whether that is rounding can't be told in {unsure}."
+    return f"dθ is the trusted gradient, as far as its precision allows: difference {figure}."
 
 
 def _right(report: Report) -> str:
@@ -235,7 +254,7 @@ def _cost(report: Report) -> str:
 
 def _method(report: Report) -> str:
     method = report.method
-    text = f"{method.name}, ε = {number(method.epsilon)}"
+    text = method.name + (f", ε = {number(method.epsilon)}" if method.epsilon else "")
     if method.checked == method.size:
         text += f", all {method.size:,} components" if method.size > 1 else ""
     else:

@@ -1,0 +1,137 @@
+"""Arrays in .npz and .safetensors files, mapped into memory instead of read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcheck.errors import InputError
+from fastcheck.importers.npz_reader import damage_reported, read_header, zip_entries
+from fastcheck.model.lazy_arrays import LazyArray, lazy, widened_bfloat16
+
+__all__ = ["open_arrays"]
+
+LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+MAX_JSON_BYTES = 10**8
+SAFETENSORS_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+
+
+def open_arrays(path: str | os.PathLike[str]) -> dict[str, LazyArray]:
+    """Return the arrays of floating-point numbers in a file by name.
+
+    Parameters
+    ----------
+    path : str or path
+        A .npz or .safetensors file; arrays that are not compressed are mapped, not read.
+
+    Raises
+    ------
+    InputError
+        For another kind of file, one that is missing or damaged, and one without such arrays.
+    """
+    file = Path(path)
+    readers = {".npz": _npz, ".safetensors": _safetensors}
+    if file.suffix.lower() not in readers:
+        raise InputError(f"{file}", "a .npz or .safetensors file")
+    if not file.is_file():
+        raise InputError(f"no file {file}", f"a {file.suffix} file")
+    with damage_reported(file.name):
+        found = readers[file.suffix.lower()](file)
+    if not found:
+        raise InputError(f"{file.name} holds no floating-point arrays", "gradients by name")
+    return found
+
+
+def _npz(file: Path) -> dict[str, LazyArray]:
+    with zipfile.ZipFile(file) as archive:
+        entries = zip_entries(archive, file.name)
+        headers = {
+            name: read_header(archive, entry, f"{file.name}: {name}")
+            for name, entry in entries.items()
+            if entry.filename.endswith(".npy")
+        }
+    found = {}
+    for name, header in headers.items():
+        if header.dtype.kind != "f":
+            continue
+        if (
+            entries[name].compress_type == zipfile.ZIP_STORED
+            and header.count
+            and not header.fortran
+        ):
+            start = _data_offset(file, entries[name]) + header.start
+            found[name] = lazy(_mapped(file, header.dtype, start, header.shape), name)
+        else:
+            found[name] = _compressed(file, name, header)
+    return found
+
+
+def _data_offset(file: Path, entry: zipfile.ZipInfo) -> int:
+    """Return where an entry's data starts, from its local header."""
+    with file.open("rb") as opened:
+        opened.seek(entry.header_offset)
+        fields = LOCAL_HEADER.unpack(opened.read(LOCAL_HEADER.size))
+    return entry.header_offset + LOCAL_HEADER.size + int(fields[-2]) + int(fields[-1])
+
+
+def _mapped(file: Path, dtype: Any, offset: int, shape: tuple[int, ...]) -> Any:
+    return np.memmap(file, dtype, "r", offset, shape)
+
+
+def _compressed(file: Path, name: str, header: Any) -> LazyArray:
+    """Return an array that is read whole when a piece of it is asked for, and kept until then."""
+    kept: list[Any] = []
+
+    def piece(start: int, stop: int) -> Any:
+        if not kept:
+            with damage_reported(f"{file.name}: {name}"), np.load(file) as archive:
+                kept.append(archive[name].reshape(-1))
+        values = kept[0][start:stop].astype(np.float64)
+        if stop >= header.count:
+            kept.clear()
+        return values
+
+    return LazyArray(header.shape, header.dtype.name, piece)
+
+
+def _safetensors(file: Path) -> dict[str, LazyArray]:
+    """Read the header: its length, JSON with dtype, shape and offsets of each tensor, then data."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if not 2 <= length <= min(MAX_JSON_BYTES, size - 8):
+            raise ValueError(f"a header of {length:,} bytes in {size:,}")
+        header = json.loads(opened.read(length))
+    found = {}
+    for name, entry in header.items():
+        if name == "__metadata__" or entry["dtype"] not in SAFETENSORS_DTYPES:
+            continue
+        dtype, shape = SAFETENSORS_DTYPES[entry["dtype"]], tuple(map(int, entry["shape"]))
+        start, stop = entry["data_offsets"]
+        count = math.prod(shape)
+        if stop - start != count * dtype.itemsize or min((*shape, start)) < 0:
+            raise ValueError(f"{name}: {stop - start:,} bytes for shape {shape}")
+        if 8 + length + stop > size:
+            raise ValueError(f"{name} ends after {8 + length + stop:,} of {size:,} bytes")
+        offset = 8 + length + start
+        flat: Any = _mapped(file, dtype, offset, (count,)) if count else np.zeros(0)
+        found[name] = _tensor(flat, shape, entry["dtype"])
+    return found
+
+
+def _tensor(flat: Any, shape: tuple[int, ...], kind: str) -> LazyArray:
+    if kind == "BF16":
+        return LazyArray(shape, "bfloat16", lambda a, b: widened_bfloat16(flat[a:b]))
+    return LazyArray(shape, flat.dtype.name, lambda a, b: flat[a:b].astype(np.float64))

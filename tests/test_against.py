@@ -1,0 +1,312 @@
+"""`gradcheck_against`: a gradient beside a trusted one; rounding passes, wrong ones do not."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastcheck import InputError, Report, audit_tolerance, gradcheck_against
+from fastcheck.cli.command import run
+from fastcheck.importers.array_files import open_arrays
+from tests.repetitions import draws
+
+Arrays = dict[str, Any]
+SHAPES = {"wq": (32, 32), "wk": (32, 32), "bias": (32,), "scale": (1,), "table": (40, 8)}
+SCALES = {"wq": 1.0, "wk": 0.3, "bias": 0.01, "scale": 3.0, "table": 1e-3}
+
+
+def bfloat16(values: Any) -> Any:
+    """Return values rounded to bfloat16, as float32."""
+    bits = np.asarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def reference(seed: int = 0) -> Arrays:
+    random = np.random.default_rng(seed)
+    return {name: SCALES[name] * random.normal(size=shape) for name, shape in SHAPES.items()}
+
+
+def rounded(right: Arrays, seed: int, size: float = 0.01, store: Any = bfloat16) -> Arrays:
+    """Return what an implementation with errors of a relative size makes of a gradient."""
+    random = np.random.default_rng([seed, 1])
+    made = {}
+    for name, value in right.items():
+        rms = float(np.sqrt(np.mean(value**2)))
+        noise = size * (np.abs(value) + rms) * random.normal(size=value.shape)
+        made[name] = store(value + noise)
+    return made
+
+
+RIGHT = reference()
+PLAIN, GOOD = rounded(RIGHT, 1), rounded(RIGHT, 2)
+
+
+def wrong_blocks(report: Report) -> list[str]:
+    return [block.parameter for block in report.blocks if block.verdict == "wrong"]
+
+
+def sizes(seed: int) -> float:
+    return float(10.0 ** np.random.default_rng([seed, 3]).uniform(-3, -1.2))
+
+
+@draws(few=40, all_of_them=400)
+def test_two_equally_good_implementations_are_never_accused(seed: int) -> None:
+    right = reference(seed)
+    size = sizes(seed)
+    given, plain = rounded(right, seed, size), rounded(right, seed + 10_000, size)
+    report = gradcheck_against(right, given, plain)
+    allowed = ("agree", "cannot tell", "vacuous") if size > 0.03 else ("agree",)
+    assert report.status in allowed, (size, report)
+    assert wrong_blocks(report) == []
+    assert wrong_blocks(gradcheck_against(right, given)) == []
+
+
+def row(name: str) -> Any:
+    def change(given: Arrays) -> Any:
+        made = np.array(given[name])
+        made[7] = 0
+        return made
+
+    return change
+
+
+def entry(given: Arrays) -> Any:
+    made = np.array(given["wq"])
+    made[3, 5] += 1.0
+    return made
+
+
+def tile(given: Arrays) -> Any:
+    made = np.array(given["wq"])
+    made[8:16, :8] *= -1
+    return made
+
+
+FAULTS: dict[str, Any] = {
+    "its sign is wrong": ("wq", lambda g: -g["wq"]),
+    "it is doubled": ("wk", lambda g: 2 * g["wk"]),
+    "every component is 1.3": ("wq", lambda g: 1.3 * g["wq"]),
+    "it is transposed": ("wk", lambda g: g["wk"].T),
+    "it is zero": ("bias", lambda g: 0 * g["bias"]),
+    "only index 7 of axis 0 is zero": ("wq", row("wq")),
+    "it is shifted by one along axis 0": ("table", lambda g: np.roll(g["table"], 1, 0)),
+    "it is reversed along axis 1": ("table", lambda g: g["table"][:, ::-1]),
+    "only indices 8 to 15 of axis 0, indices 0 to 7 of axis 1": ("wq", tile),
+    "1 component is farther off": ("wq", entry),
+    "NaN": ("wk", lambda g: np.full_like(g["wk"], np.nan)),
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_a_wrong_block_is_named_with_what_its_shape_tells(said: str) -> None:
+    name, change = FAULTS[said]
+    report = gradcheck_against(RIGHT, {**GOOD, name: change(GOOD)}, PLAIN)
+    assert report.status == "wrong"
+    assert wrong_blocks(report) == [name]
+    assert any(n.startswith(f"{name}:") and said in n for n in report.notes), report.notes
+    assert Report.from_json(report.to_json()).status == "wrong"
+
+
+def test_swapped_blocks_are_told() -> None:
+    report = gradcheck_against(RIGHT, {**GOOD, "wq": GOOD["wk"], "wk": GOOD["wq"]}, PLAIN)
+    assert wrong_blocks(report) == ["wq", "wk"]
+    assert sum("the two are swapped" in note for note in report.notes) == 2
+
+
+def test_three_times_the_error_of_the_baseline_is_the_limit() -> None:
+    twice, six = rounded(RIGHT, 5, 0.02), rounded(RIGHT, 5, 0.06)
+    assert gradcheck_against(RIGHT, twice, PLAIN).status == "agree"
+    assert gradcheck_against(RIGHT, six, PLAIN).status == "wrong"
+
+
+@pytest.mark.parametrize("store", [np.float64, np.float32, np.float16])
+def test_without_a_baseline_storing_in_a_precision_is_no_error(store: Any) -> None:
+    given = {name: np.asarray(value, store) for name, value in RIGHT.items()}
+    assert gradcheck_against(RIGHT, given).status == "agree"
+    assert gradcheck_against(RIGHT, {**given, "wq": -given["wq"]}).status == "wrong"
+    assert gradcheck_against(RIGHT, {**given, "wq": 0 * given["wq"]}).status == "wrong"
+
+
+def test_without_a_baseline_a_diffuse_error_cannot_be_told() -> None:
+    given = rounded(RIGHT, 3, 0.03, np.float32)  # computed in bfloat16, stored in float32
+    report = gradcheck_against(RIGHT, given)
+    assert report.status == "cannot tell"
+    assert any("a baseline can tell" in note for note in report.notes)
+
+
+def test_an_ill_conditioned_block_is_no_pass() -> None:
+    noisy = rounded(RIGHT, 4, 0.3)
+    report = gradcheck_against(
+        RIGHT, {**GOOD, "bias": noisy["bias"]}, {**PLAIN, "bias": noisy["bias"]}
+    )
+    assert report.status == "cannot tell"
+    assert any("ill-conditioned" in note for note in report.notes)
+
+
+def test_a_reference_below_the_tolerance_is_vacuous() -> None:
+    tiny = {**RIGHT, "bias": 1e-12 * RIGHT["bias"]}
+    noise = {"bias": bfloat16(1e-4 * RIGHT["bias"])}
+    report = gradcheck_against(tiny, {**GOOD, **noise}, {**PLAIN, "bias": -noise["bias"]})
+    assert report.status == "vacuous"
+    assert gradcheck_against(tiny, {**GOOD, **noise}).status == "vacuous"
+
+
+def test_a_zero_block_among_others_is_a_note() -> None:
+    zero = {"dead": np.zeros((4, 4))}
+    report = gradcheck_against({**RIGHT, **zero}, {**GOOD, **zero}, {**PLAIN, **zero})
+    assert report.status == "agree"
+    assert "dead: zero in both." in report.notes
+    assert gradcheck_against(zero, zero).status == "vacuous"
+
+
+def test_keys_that_are_missing_extra_renamed_or_transposed_are_said() -> None:
+    given = {f"module.{name}" if name == "wk" else name: v for name, v in GOOD.items()}
+    given["table"] = given["table"].T
+    given["more"] = np.ones(3)
+    report = gradcheck_against(RIGHT, given, PLAIN)
+    assert report.status == "agree"
+    text = " ".join(report.notes)
+    for said in ("wk is called module.wk", "compared transposed", "not checked: more"):
+        assert said in text
+    del given["wq"]
+    report = gradcheck_against(RIGHT, given, PLAIN)
+    assert report.status == "cannot tell"
+    assert "Missing in the given gradient: wq." in report.notes
+
+
+def test_nested_containers_and_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    nested = {"layers": [{"w": RIGHT["wq"]}, {"w": RIGHT["wk"], "none": None}]}
+    given = {
+        "layers": [
+            {"w": torch.tensor(GOOD["wq"]).to(torch.bfloat16)},
+            {"w": torch.tensor(GOOD["wk"]), "none": None},
+        ]
+    }
+    report = gradcheck_against(nested, given)
+    assert report.status == "agree"
+    assert [block.parameter for block in report.blocks] == ["layers.0.w", "layers.1.w"]
+
+
+def write_safetensors(file: Path, arrays: dict[str, tuple[str, tuple[int, ...], bytes]]) -> None:
+    """Write the format as its specification says, with nothing of anybody's library."""
+    header, data = {}, b""
+    for name, (dtype, shape, raw) in arrays.items():
+        offsets = [len(data), len(data) + len(raw)]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+        data += raw
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def files(folder: Path) -> tuple[Path, Path, Path]:
+    reference, baseline, given = (folder / n for n in ("ref.npz", "base.npz", "given.safetensors"))
+    np.savez(reference, **RIGHT)
+    np.savez_compressed(baseline, **PLAIN)
+    bits = {n: (v.view(np.uint32) >> 16).astype("<u2") for n, v in GOOD.items()}
+    write_safetensors(given, {n: ("BF16", b.shape, b.tobytes()) for n, b in bits.items()})
+    return reference, baseline, given
+
+
+def test_files_hold_the_same_as_arrays(tmp_path: Path) -> None:
+    reference, baseline, given = files(tmp_path)
+    for file, arrays in ((reference, RIGHT), (baseline, PLAIN), (given, GOOD)):
+        opened = open_arrays(file)
+        assert set(opened) == set(arrays)
+        assert all(np.array_equal(opened[n].whole(), arrays[n]) for n in arrays)
+    assert open_arrays(given)["wq"].precision == "bfloat16"
+    report = gradcheck_against(reference, given, baseline)
+    assert report == gradcheck_against(RIGHT, GOOD, PLAIN).__class__.from_json(report.to_json())
+    assert report.status == "agree"
+
+
+def test_the_libraries_files_are_read(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    saved = pytest.importorskip("safetensors.torch")
+    tensors = {n: torch.tensor(v).to(torch.bfloat16) for n, v in GOOD.items()}
+    saved.save_file(tensors, tmp_path / "g.safetensors", metadata={"format": "pt"})
+    opened = open_arrays(tmp_path / "g.safetensors")
+    assert all(np.array_equal(opened[n].whole(), GOOD[n]) for n in GOOD)
+
+
+@pytest.mark.parametrize("cut", [4, 40, 600])
+def test_a_damaged_file_is_refused(tmp_path: Path, cut: int) -> None:
+    _, _, given = files(tmp_path)
+    given.write_bytes(given.read_bytes()[:-cut] if cut < 600 else b"\0" * 600)
+    with pytest.raises(InputError):
+        open_arrays(given)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference, baseline, given = map(str, files(tmp_path))
+    page = tmp_path / "page.html"
+    options = ["--reference", reference, "--baseline", baseline, "--html", str(page)]
+    assert run(["compare", given, *options, "--allclose", "5,50"]) == 0
+    shown = capsys.readouterr().out
+    assert "as far as its precision allows" in shown
+    assert "the sign flipped               in wq, wk, bias, scale and 1 more" in shown
+    assert "beside a trusted gradient" in page.read_text("utf-8")
+    bad = tmp_path / "bad.npz"
+    np.savez(bad, **{**GOOD, "wq": -GOOD["wq"]})
+    assert run(["compare", str(bad), *options, "--quiet"]) == 1
+    assert "more than rounding explains in d(wq)" in capsys.readouterr().out
+    assert run(["compare", given, "--reference", str(tmp_path / "none.npz")]) == 2
+    assert run(["compare", given, "--reference", reference, "--allclose", "5"]) == 2
+    assert "--allclose '5'" in capsys.readouterr().err
+
+
+def test_the_tolerances_that_libraries_use_let_gross_errors_pass() -> None:
+    audit = audit_tolerance(RIGHT, rtol=50, atol=5, baseline=PLAIN)
+    assert audit.blind
+    assert audit.passes("the sign flipped") == list(RIGHT)
+    tight = audit_tolerance(RIGHT, rtol=0.05, atol=1e-5)
+    assert not tight.blind
+    assert not any(map(tight.passes, tight.unseen))
+    llm_c = audit_tolerance({"small": 6e-4 * RIGHT["wq"]}, rtol=0, atol=2e-2)
+    assert llm_c.passes("the sign flipped") == ["small"]
+
+
+@pytest.mark.parametrize("atol", [0.0, 0.01, 0.5, 3.0])
+def test_an_audit_says_what_allclose_does(atol: float) -> None:
+    value = RIGHT["wq"]
+    audit = audit_tolerance({"w": value}, rtol=0.1, atol=atol)
+
+    def passes(changed: Any) -> bool:
+        return bool(np.allclose(changed, value, rtol=0.1, atol=atol))
+
+    def without(k: int) -> Any:
+        return value * (np.arange(32) != k)[:, None]
+
+    assert (audit.unseen["the sign flipped"]["w"] == 1.0) == passes(-value)
+    assert (audit.unseen["all zero"]["w"] == 1.0) == passes(0 * value)
+    share = np.mean([passes(without(k)) for k in range(32)])
+    assert audit.unseen["one row zero"]["w"] == pytest.approx(share)
+
+
+def test_the_tightest_tolerance_passes_the_baseline_and_no_fault() -> None:
+    audit = audit_tolerance(RIGHT, rtol=1, atol=1, baseline=PLAIN)
+    for name, t in audit.tightest.items():
+        assert np.allclose(PLAIN[name], RIGHT[name], rtol=t, atol=t * audit.rms[name])
+    assert 0.01 < audit.tightest["wq"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (({}, {}), "without arrays"),
+        (({"a": np.ones(2)}, {"b": np.ones(3)}), "no block in common"),
+        (({"a": np.ones((2, 3))}, {"a": np.ones((4, 2, 3))}), "a sum over the first axis"),
+        (({"a": np.array([np.nan])}, {"a": np.ones(1)}), "NaN"),
+        (({"a": np.ones(2)}, {"a": np.array(["x", "y"])}), "dtype"),
+        (({"a": np.ones(2)}, {"a": np.ones(2)}, {"b": np.ones(2)}), "the baseline has no 'a'"),
+        (("gradients.txt", {"a": np.ones(2)}), "a .npz or .safetensors file"),
+    ],
+)
+def test_bad_input_is_refused(arguments: Any, said: str) -> None:
+    with pytest.raises(InputError, match=f"(?i){said}"):
+        gradcheck_against(*arguments)
