@@ -201,7 +201,10 @@ def test_a_closed_pipe_is_no_error() -> None:
 def test_help_names_every_option_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = says(capsys, "--help")
     assert code == 0
-    assert len(options()) >= 22
+    assert len(options()) >= 25
+    compare = says(capsys, "compare", "--help")
+    assert compare[0] == 0
+    out += compare[1]
     for option in [*options(), "TARGET", "--help"]:
         assert option in out, option
     for word in (*METHODS, *BACKENDS, "0 the gradient is right", "3 cannot tell"):
