@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from fastcheck.check import numerical_gradient as numerical_gradient
     from fastcheck.errors import InputError as InputError
     from fastcheck.frameworks import check_jax as check_jax
+    from fastcheck.frameworks import check_jax_function as check_jax_function
     from fastcheck.frameworks import check_keras as check_keras
     from fastcheck.frameworks import check_sklearn as check_sklearn
     from fastcheck.frameworks import check_torch as check_torch
+    from fastcheck.frameworks import check_torch_function as check_torch_function
     from fastcheck.functions import gradcheck_function as gradcheck_function
     from fastcheck.importers import read_problem as read_problem
     from fastcheck.importers import write_problem as write_problem
@@ -57,9 +59,11 @@ PLACES = {
     "gradcheck_layer": "fastcheck.layers",
     "numerical_gradient": "fastcheck.check",
     "check_jax": "fastcheck.frameworks",
+    "check_jax_function": "fastcheck.frameworks",
     "check_keras": "fastcheck.frameworks",
     "check_sklearn": "fastcheck.frameworks",
     "check_torch": "fastcheck.frameworks",
+    "check_torch_function": "fastcheck.frameworks",
     "problem_from_jax": "fastcheck.importers.jax.model",
     "problem_from_keras": "fastcheck.importers.keras.model",
     "problem_from_sklearn": "fastcheck.importers.sklearn",
@@ -80,9 +84,11 @@ __all__ = [
     "audit_tolerance",
     "backward_pass",
     "check_jax",
+    "check_jax_function",
     "check_keras",
     "check_sklearn",
     "check_torch",
+    "check_torch_function",
     "gradcheck",
     "gradcheck_against",
     "gradcheck_function",

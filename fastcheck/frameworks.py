@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from fastcheck.check import gradcheck
 from fastcheck.errors import InputError
 from fastcheck.function_options import FUNCTION_METHODS, FunctionOptions
@@ -16,10 +18,20 @@ from fastcheck.importers.jax.model import JaxOptions, problem_from_jax
 from fastcheck.importers.keras.model import KerasOptions, problem_from_keras
 from fastcheck.importers.sklearn import problem_from_sklearn
 from fastcheck.importers.torch.model import TorchOptions, problem_from_torch
+from fastcheck.layers import gradcheck_layer
+from fastcheck.model.contract import CONTRACT
+from fastcheck.model.layer import cotangents, inputs_by_name
 from fastcheck.model.problem import Problem
 from fastcheck.report import Report
 
-__all__ = ["check_jax", "check_keras", "check_sklearn", "check_torch"]
+__all__ = [
+    "check_jax",
+    "check_jax_function",
+    "check_keras",
+    "check_sklearn",
+    "check_torch",
+    "check_torch_function",
+]
 
 
 def _check(problem: Problem, settings: dict[str, Any], call: str) -> Report:
@@ -177,3 +189,93 @@ def check_jax(params: Any, gradient: Any, inputs: Any, targets: Any, **options: 
         function = function_from_jax(params, gradient, inputs, targets, own["cost"])
         return _check_function(function, settings, call, error)
     return _check(problem, settings, call)
+
+
+def check_torch_function(
+    function: Callable[..., Any], inputs: Any, *, order: int = 1, **options: Any
+) -> Report:
+    """Check what autograd makes of a PyTorch function: `MyFunction.apply`, or any other.
+
+    Parameters
+    ----------
+    function : callable
+        `function(*inputs)` returns a tensor or a tuple of tensors. Outputs that are marked as
+        non-differentiable are left out.
+    inputs : sequence or mapping
+        Tensors and other values. Where some require a gradient, only these are checked.
+    order : int
+        2 for the backward pass of the backward pass, too.
+    **options
+        See `gradcheck_layer`.
+
+    Returns
+    -------
+    Report
+        As of `gradcheck_layer`. `needed gradients` tells whether a gradient changes where fewer
+        inputs require one.
+
+    Raises
+    ------
+    InputError
+        See `gradcheck_layer`; and where no tensor holds floating-point numbers.
+    """
+    from fastcheck.importers.torch.layer import TorchLayer
+
+    named = inputs_by_name(inputs, getattr(function, "__wrapped__", function))
+    if "args" in named or len(named) != len(inputs):
+        named = {f"x{k}": value for k, value in enumerate(inputs)}
+    values = tuple(named.values())
+    layer = TorchLayer.of(function, values)
+    if order == 2:
+        options["double_backward"] = layer.double_backward
+    detached = {n: v.detach() if hasattr(v, "detach") else v for n, v in named.items()}
+    report = gradcheck_layer(layer.forward, layer.backward, detached, order=order, **options)
+    made = layer.forward(*detached.values())
+    outputs = made if isinstance(made, tuple) else (made,)
+    dout = cotangents(outputs, np.random.default_rng(0))
+    line = layer.combinations(dout, tuple(detached.values()), list(named))
+    lines = sorted((*report.contract, line), key=lambda entry: CONTRACT.index(entry.name))
+    return replace(report, contract=tuple(lines))
+
+
+def check_jax_function(
+    function: Callable[..., Any], args: Any, *, order: int = 1, **options: Any
+) -> Report:
+    """Check what `jax.vjp` makes of a function with `custom_vjp` or `custom_jvp`, or any other.
+
+    Forward mode is held to the same differences where the function has it.
+
+    Parameters
+    ----------
+    function : callable
+        `function(*args)` returns an array or a tuple of arrays.
+    args : sequence or mapping
+        Arrays and other values.
+    order : int
+        2 for the backward pass of the backward pass, too.
+    **options
+        See `gradcheck_layer`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        See `gradcheck_layer`; and where no argument holds floating-point numbers.
+    """
+    from fastcheck.importers.jax.layer import JaxLayer
+
+    layer = JaxLayer(function)
+    named = {
+        name: np.asarray(value) if hasattr(value, "shape") else value
+        for name, value in inputs_by_name(args, getattr(function, "__wrapped__", function)).items()
+    }
+    if order == 2:
+        options["double_backward"] = layer.double_backward
+    if "jvp" not in options and layer.has_forward_mode(*named.values()):
+        options["jvp"] = layer.jvp
+    strides = ("strides of dout", "strides of inputs", "expanded dout")
+    options["skip"] = (*options.get("skip", ()), *strides)  # JAX's arrays have none
+    return gradcheck_layer(layer.forward, layer.backward, named, order=order, **options)

@@ -28,6 +28,7 @@ from fastcheck.model.layer import (
     numbers,
     real_values,
 )
+from fastcheck.model.user_calls import copied
 from fastcheck.report.data import Report
 from fastcheck.verdict.verdict import BlockVerdict
 
@@ -205,18 +206,14 @@ def _checked(layer: Layer, settings: _Settings) -> Report:
 
 
 def _writes(layer: Layer) -> bool:
-    """Return whether forward or backward writes into the inputs."""
+    """Return whether forward or backward writes into the inputs or dout."""
     own = layer.at(copied_all(layer.inputs))
     dout = cotangents(own.outputs(), np.random.default_rng(0))
-    try:
-        own.called(dout)
-    except InputError:
-        raise
-    return any(
-        not np.array_equal(numbers(a), numbers(own.inputs[n]), equal_nan=is_real(a))
-        for n, a in layer.inputs.items()
-        if hasattr(a, "shape")
-    )
+    before = tuple(copied(part) for part in dout)
+    own.called(dout)
+    pairs = [(a, own.inputs[n]) for n, a in layer.inputs.items() if hasattr(a, "shape")]
+    pairs += [(a, b) for a, b in zip(before, dout, strict=True) if a is not None]
+    return any(not np.array_equal(numbers(a), numbers(b), equal_nan=is_real(a)) for a, b in pairs)
 
 
 def _wide(subject: Subject) -> Layer | None:

@@ -79,6 +79,44 @@ class GradientFixture:
         defaults = {"seed": self.seed, "command": self.replay}
         return assert_gradient(subject, *arguments, **{**defaults, **options, **said})
 
+    def layer(self, forward: Any, backward: Any, inputs: Any, **options: Any) -> Report:
+        """Check a layer as `fastcheck.gradcheck_layer` does; fails if its backward is wrong.
+
+        Returns
+        -------
+        Report
+
+        Raises
+        ------
+        GradientError
+            An `AssertionError`: wrong, vacuous, or nobody can tell.
+        """
+        __tracebackhide__ = True
+        from fastcheck.layers import gradcheck_layer
+
+        defaults = {"seed": self.seed, "command": self.replay}
+        return assert_gradient(
+            gradcheck_layer(forward, backward, inputs, **{**defaults, **options})
+        )
+
+    def against(self, reference: Any, given: Any, baseline: Any = None, **options: Any) -> Report:
+        """Judge a gradient as `fastcheck.gradcheck_against` does, in the place of an `allclose`.
+
+        Returns
+        -------
+        Report
+
+        Raises
+        ------
+        GradientError
+            An `AssertionError`: wrong, vacuous, or nobody can tell.
+        """
+        __tracebackhide__ = True
+        from fastcheck.against import gradcheck_against
+
+        given_options = {"command": self.replay, **options}
+        return assert_gradient(gradcheck_against(reference, given, baseline, **given_options))
+
 
 @pytest.fixture
 def gradcheck(request: pytest.FixtureRequest) -> GradientFixture:

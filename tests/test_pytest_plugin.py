@@ -350,3 +350,36 @@ def test_the_error_says_the_diagnosis_and_travels_between_processes() -> None:
     assert str(copy.copy(GradientError(report))) == text
     assert "time " not in text
     assert Path(__file__).name not in text
+
+
+LAYER_TESTS = """
+import numpy as np
+
+X = np.random.default_rng(0).normal(size=(3, 2))
+
+
+def test_right(gradcheck):
+    gradcheck.layer(np.sin, lambda dout, x: dout * np.cos(x), {"x": X})
+    gradcheck.against({"x": X}, {"x": X.astype(np.float32)})
+
+
+def test_wrong_layer(gradcheck):
+    gradcheck.layer(np.sin, lambda dout, x: -dout * np.cos(x), {"x": X})
+
+
+def test_vacuous_layer(gradcheck):
+    gradcheck.layer(np.ones_like, lambda dout, x: 0 * x, {"x": X})
+
+
+def test_wrong_beside_a_reference(gradcheck):
+    gradcheck.against({"x": X}, {"x": -X})
+"""
+
+
+def test_the_fixture_checks_layers_and_gradients_beside_others(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(LAYER_TESTS)
+    result = pytester.runpytest_inprocess("-p", "no:randomly")
+    result.assert_outcomes(passed=1, failed=3)
+    result.stdout.fnmatch_lines_random(
+        ["*WRONG: dθ is not the gradient of J*", "*VACUOUS*", "*is not the trusted gradient*"]
+    )

@@ -16,6 +16,7 @@ CONTRACT = (
     "strides of dout",
     "expanded dout",
     "strides of inputs",
+    "needed gradients",
     "repeated indices",
     "at another point",
     "precision",

@@ -120,7 +120,8 @@ def _torch_conversion(leaf: Any) -> Conversion:
     plain = dtype == torch.float64 and device.type == "cpu"
 
     def make(values: Floats) -> Any:
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        # `ascontiguousarray` makes a single number an array of one.
+        tensor = torch.from_numpy(np.ascontiguousarray(values).reshape(values.shape))
         tensor = tensor if plain else tensor.to(dtype=dtype, device=device)
         if parameter:
             return torch.nn.Parameter(tensor, requires_grad=grad)
