@@ -308,7 +308,7 @@ def _diagnosis(
     verdict: Verdict,
     precision: str,
 ) -> dict[str, Any]:
-    """Return what the slip most likely is; nothing where the loss is the user's own."""
+    """Return what the bug most likely is; nothing where the loss is the user's own."""
     if network.loss.entry is None:
         return {}
     from fastcheck.diagnosis.diagnose import diagnose
@@ -398,14 +398,14 @@ def _cost_facts(parts: CostParts) -> CostFacts:
 
 
 def _held_to(settings: Settings, precision: str) -> HeldTo:
-    """Say what the gradient is held to, and why."""
+    """Return the tolerance, and where it comes from."""
     tol = f"{settings.tol:g}"
     if precision == "float64":
-        reason = f"a relative difference of {tol}, and what rounding in float64 can do"
+        reason = f"{tol} relative, plus float64 rounding"
     else:
         reason = (
-            f"a relative difference of {tol}, and what rounding in {precision} can do to each "
-            f"component: it was computed in {precision}, which can't be held to {tol} alone"
+            f"{tol} relative, plus {precision} rounding of each component (the gradient was "
+            f"computed in {precision})"
         )
     return HeldTo(settings.tol, precision, reason)
 
@@ -491,7 +491,7 @@ def _train(task: _Task, steps: int, rate: float) -> Network:
             cost_parts(network, batch)
     except InputError as error:
         raise InputError(
-            f"{steps} gradient steps with learning_rate={rate:g} lead nowhere: {error.given}",
+            f"{steps} gradient steps with learning_rate={rate:g} diverge: {error.given}",
             "training that does not diverge",
             "Use a smaller learning_rate.",
         ) from None

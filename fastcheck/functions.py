@@ -330,13 +330,13 @@ def _hidden_note(block: BlockVerdict) -> str:
 def _held_to(
     verdict: Verdict, calibration: Calibration, settings: FunctionSettings, precision: str
 ) -> HeldTo:
-    """Say what the gradient is held to, and why."""
+    """Return the tolerance, and where it comes from."""
     resolution = verdict.whole.resolution or 0.0
     if settings.tol is not None:
-        reason = f"a relative difference of {settings.tol:g}, and rounding in {precision}"
+        reason = f"{settings.tol:g} relative, plus {precision} rounding"
         return HeldTo(settings.tol, precision, reason, resolution, calibration.noise)
     reason = (
-        f"what J allows: an error of {figure(resolution)} of a block or more would have been seen "
+        f"what J resolves: a relative error of {figure(resolution)} in a block would be seen "
         f"(J carries noise of {figure(calibration.noise)})"
     )
     if precision != "float64":

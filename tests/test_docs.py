@@ -97,7 +97,7 @@ def test_the_page_on_the_command_has_every_option() -> None:
 
 
 REPORT = """\
-✗ WRONG: dθ is not the gradient of J: difference 0.18, held to 1e-07 (most
+✗ WRONG: dθ is not the gradient of J: difference 0.18, tolerance 1e-07 (most
 likely a bug). Wrong: dW1 (4,253 of 6,400 components).
 
 most likely  The derivative is missing.
@@ -122,7 +122,7 @@ MISSED = [
     ("is missing", "is doubled"),
     ("✓  dW2", "✗  dW2"),
     ("W1[46, 28]", "W1[46, 27]"),
-    ("held to 1e-07", "held to 1e-05"),
+    ("tolerance 1e-07", "tolerance 1e-05"),
 ]
 
 

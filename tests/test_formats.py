@@ -85,14 +85,14 @@ def test_every_format_shows_the_diagnosis_and_what_remains_unexplained(name: str
 def test_the_mended_line_comes_in_the_owners_notation() -> None:
     report = made("W2", diagnosis={"findings": [SLIP]})
     assert report.network is None
-    assert dict(findings(report)[0].labelled())["mended"] == SLIP["rows"]
+    assert dict(findings(report)[0].labelled())["corrected"] == SLIP["rows"]
     from fastcheck.report.data import NetworkFacts
 
     network = NetworkFacts(
         "x", (30, 20, 10), ("relu", "identity"), "huber", "mean", 0.0, "", 4, "float64", "course"
     )
     mine = findings(replace(report, network=network))[0]
-    assert dict(mine.labelled())["mended"] == SLIP["course"]
+    assert dict(mine.labelled())["corrected"] == SLIP["course"]
     assert [line for _, line in mine.lines] == [SLIP["course"], SLIP["rows"]]
 
 
@@ -153,7 +153,7 @@ def test_a_failure_leaves_out_what_is_no_finding() -> None:
     text = failure(report)
     assert "again!" not in text
     assert "worker" not in text
-    for shown in ("WRONG", "dW2", "W2[", "Look here.", "held to", "ε = 1e-07"):
+    for shown in ("WRONG", "dW2", "W2[", "Look here.", "tolerance", "ε = 1e-07"):
         assert shown in text
 
 

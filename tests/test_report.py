@@ -141,7 +141,7 @@ def test_colour_tells_nothing_that_text_does_not() -> None:
 
 def test_text_begins_with_the_verdict_in_words() -> None:
     assert lines(make_report())[0] == (
-        "✓ RIGHT: dθ is the gradient of J: difference 0, held to 1e-07."
+        "✓ RIGHT: dθ is the gradient of J: difference 0, tolerance 1e-07."
     )
     wrong = " ".join(lines(make_report(doubled)))
     assert wrong.startswith("✗ WRONG: dθ is not the gradient of J: difference ")

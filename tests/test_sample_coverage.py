@@ -210,7 +210,7 @@ def test_a_wrong_row_is_seen_by_units_where_it_is_drawn() -> None:
 def test_units_of_the_textbook_make_no_promise_about_time() -> None:
     report = check(sample_units=5, method="textbook", tol=1e-4)
     assert report.coverage["of"] == "rows"
-    assert [label for label, _ in report.coverage["facts"]] == ["covers", "estimate"]
+    assert [label for label, _ in report.coverage["facts"]] == ["coverage", "estimate"]
 
 
 def test_a_function_has_coverage_too() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from fastcheck.report.data import Report
 
-__all__ = ["FoundSlip", "findings", "sentence_case", "unexplained"]
+__all__ = ["FoundBug", "findings", "sentence_case", "unexplained"]
 
 
 @dataclass(frozen=True)
-class FoundSlip:
-    """One slip as a reader sees it.
+class FoundBug:
+    """One bug as a reader sees it.
 
     Attributes
     ----------
@@ -22,8 +22,8 @@ class FoundSlip:
     remark : str
         What follows from it, how much it explains, what else it could be; "" for nothing.
     lines : tuple of (str, str)
-        The mended line, as (notation, code), the user's notation first; empty where no single
-        line holds the slip.
+        The corrected line, as (notation, code), the user's notation first; empty where no single
+        line holds the bug.
     label : str
         What a row with it is called.
     """
@@ -34,13 +34,13 @@ class FoundSlip:
     label: str = "most likely"
 
     def labelled(self) -> Iterator[tuple[str, str]]:
-        """Yield it as (label, text), with the mended line in the user's notation only."""
+        """Yield it as (label, text), with the corrected line in the user's notation only."""
         yield self.label, f"{self.sentence}.{' ' * bool(self.remark)}{self.remark}"
         for _, line in self.lines[:1]:
-            yield "mended", line
+            yield "corrected", line
 
 
-def findings(report: Report) -> list[FoundSlip]:
+def findings(report: Report) -> list[FoundBug]:
     """Return what the diagnosis found; nothing for a right gradient.
 
     Parameters
@@ -49,7 +49,7 @@ def findings(report: Report) -> list[FoundSlip]:
         Its `diagnosis` may come from another version: what is not known is left out.
     """
     found = report.diagnosis.get("findings", ())
-    return [_slip(entry, report) for entry in found if isinstance(entry, dict)]
+    return [_bug(entry, report) for entry in found if isinstance(entry, dict)]
 
 
 def unexplained(report: Report) -> str:
@@ -67,11 +67,11 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _slip(finding: dict[str, Any], report: Report) -> FoundSlip:
+def _bug(finding: dict[str, Any], report: Report) -> FoundBug:
     notations = [("rows", "samples in rows"), ("course", "samples in columns")]
     if report.network is not None and report.network.layout == "course":
         notations.reverse()
-    return FoundSlip(
+    return FoundBug(
         sentence_case(str(finding.get("sentence", "")).rstrip(".")),
         " ".join(_remarks(finding)),
         tuple((words, str(finding[key])) for key, words in notations if finding.get(key)),
@@ -81,7 +81,7 @@ def _slip(finding: dict[str, Any], report: Report) -> FoundSlip:
 
 def _remarks(finding: dict[str, Any]) -> Iterator[str]:
     if finding.get("consequences"):
-        yield f"Only because of it are these wrong, too: {', '.join(finding['consequences'])}."
+        yield f"Wrong only as a consequence: {', '.join(finding['consequences'])}."
     if finding.get("explained"):
         yield f"It explains {finding['explained']:.1%} of the error there."
     if finding.get("equal"):

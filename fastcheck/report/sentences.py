@@ -74,8 +74,8 @@ def _right(report: Report) -> str:
     trained = next((r for r in report.after_training if r.status != "agree"), None)
     if report.cost is not None and not report.cost.agrees:
         return (
-            "dθ is the gradient of the J that was described, but yours is another J: "
-            f"{report.cost.explanation}."
+            "dθ is the gradient of the J that the network describes, but your J differs from "
+            f"it: {report.cost.explanation}."
         )
     if trained is not None:
         return f"right at the start, but {report.training} {verdict_sentence(trained)}"
@@ -102,12 +102,13 @@ def _where(report: Report) -> str:
 
 
 def _held(report: Report) -> str:
-    """Return `2.1e-09, held to 1e-07`, or of a function `2.1e-09, right to within 8e-04: …`."""
+    """Return `2.1e-09, tolerance 1e-07`, or of a function `2.1e-09, right to within 8e-04: …`."""
     if report.held_to.resolution is not None:
         return _resolved(report)
-    extra = "" if report.held_to.precision == "float64" else f" and {report.held_to.precision}"
-    rounding = " rounding" if extra else ""
-    return f"{number(report.difference)}, held to {number(report.held_to.tol)}{extra}{rounding}"
+    tolerance = f"{number(report.difference)}, tolerance {number(report.held_to.tol)}"
+    if report.held_to.precision == "float64":
+        return tolerance
+    return f"{tolerance} plus {report.held_to.precision} rounding"
 
 
 def _resolved(report: Report) -> str:
@@ -173,7 +174,7 @@ def _wrong(report: Report) -> str:
     opening = f"dθ is not the gradient of J: difference {_held(report)}"
     opening += f" ({GRADES[report.gradient_grade]})."
     if not bad:
-        return f"{opening} Only the whole is too far off, no single block."
+        return f"{opening} Only dθ as a whole exceeds the tolerance, no single block."
     where = _listed([f"{b.name} ({_share(b)})" for b in bad])
     good = sum(b.verdict == "agree" for b in report.blocks)
     others = f"{good} blocks are" if good > 1 else "block is"
@@ -200,7 +201,7 @@ def _share(block: BlockVerdict) -> str:
 def _other_cost(cost: CostFacts | None) -> str:
     if cost is None or cost.agrees:
         return ""
-    return f" Your J is another one, too: {cost.explanation}."
+    return f" Your J differs, too: {cost.explanation}."
 
 
 def facts(report: Report) -> Iterator[tuple[str, str]]:
@@ -215,7 +216,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "J", _cost(report)
     yield "method", _method(report)
     yield from report.coverage.get("facts", ())
-    yield "held to", report.held_to.reason
+    yield "tolerance", report.held_to.reason
     yield from (("contract", text) for text in _contract(report))
     if report.method.self_check:
         yield "self-check", report.method.self_check
@@ -226,7 +227,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
         parts = ", ".join(f"{name} {seconds:.2g} s" for name, seconds in longest)
         yield "time", f"{total:.2g} s ({parts}), {run.threads} worker{'s' * (run.threads != 1)}"
     if run.command:
-        yield "again", run.command
+        yield "rerun", run.command
 
 
 def _contract(report: Report) -> Iterator[str]:
@@ -279,14 +280,13 @@ def all_notes(report: Report) -> list[str]:
     if unsure and report.gradient_status == "agree":
         alone = "component is" if unsure == 1 else "components are"
         notes.append(
-            f"{unsure:,} {alone} smaller than the approximation's own error can tell: right as "
-            "far as their blocks can tell."
+            f"{unsure:,} {alone} smaller than the approximation's own error: checked only "
+            "through the norm of their blocks."
         )
     whole = report.whole
     if whole.literal_difference > 2.0 * max(whole.difference, report.held_to.tol):
         notes.append(
-            "From the central differences themselves, kinks and truncation included, the "
-            "difference would be "
-            f"{number(whole.literal_difference)}."
+            "Compared with the central differences themselves, kinks and truncation included, "
+            f"the difference is {number(whole.literal_difference)}."
         )
     return notes

@@ -71,7 +71,7 @@ def failure(report: Report, *, width: int = 80) -> str:
         Columns.
     """
     return _printed(
-        _parts(report, width, labels=("problem", "J", "method", "held to", "contract")), width
+        _parts(report, width, labels=("problem", "J", "method", "tolerance", "contract")), width
     )
 
 
@@ -115,7 +115,7 @@ def _parts(
 
 
 def _diagnosis(report: Report) -> Iterator[RenderableType]:
-    """Yield what the bug most likely is, and the mended line."""
+    """Yield what the bug most likely is, and the corrected line."""
     found = [pair for finding in findings(report) for pair in finding.labelled()]
     rest = unexplained(report)
     if found or rest:
@@ -266,7 +266,7 @@ def _component_table(components: list[ComponentVerdict], width: int) -> Renderab
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
     table.add_column("worst", overflow="fold", max_width=26)
-    more = ("difference", "|dθ − dθ_approx|", "held to") if width >= WIDE_TERMINAL else ()
+    more = ("difference", "|dθ − dθ_approx|", "tolerance") if width >= WIDE_TERMINAL else ()
     for name in ("dθ", "dθ_approx", "ratio", *more):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")

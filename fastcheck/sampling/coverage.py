@@ -25,7 +25,7 @@ __all__ = ["Estimate", "coverage", "estimated_difference", "max_undetected", "wr
 
 CONFIDENCE = 1.0 - 1.0 / MISS_PROBABILITY
 TWO_SIDED = 1.959963984540054  # standard deviations to either side, at the same confidence
-ASSUMES = "if what was not looked at is like what was"
+ASSUMES = "assuming unchecked components resemble the sample"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def coverage(
         found["next"] = _next_decade(blocks, found["share"])
     if isinstance(order, ThetaLayout):
         found["units"] = _units(order, approximation, rows)
-    found["facts"] = [["covers", _in_words(found)]]
+    found["facts"] = [["coverage", _in_words(found)]]
     unit_words = _units_in_words(found, approximation.method)
     found["facts"] += [["units", unit_words]] if unit_words else []
     if estimate is not None:
@@ -311,15 +311,13 @@ def _in_words(found: dict[str, Any]) -> str:
     if clean:
         worst = max(clean, key=lambda b: b["share"])
         which = "any block" if len(clean) == len(blocks) else "any other block"
-        rows = "rows may hold" if things == "rows" else "components may be"
-        what = "a wrong component" if things == "rows" else "wrong"
+        wrong = "of the rows of {} are wrong" if things == "rows" else "of {} is wrong"
         sentences.append(
-            f"at most {_percent(worst['share'])} of {which}'s {rows} {what} without this sample's "
-            f"having shown it, at 95 % confidence ({worst['name']}: {worst['at_most']:,} of "
-            f"{worst['size']:,})"
+            f"with 95 % confidence, at most {_percent(worst['share'])} {wrong.format(which)} "
+            f"({worst['name']}: {worst['at_most']:,} of {worst['size']:,})"
         )
     sentences += [
-        f"of {b['name']} about {_percent(b['wrong'] / b['checked'])} is wrong, at most "
+        f"about {_percent(b['wrong'] / b['checked'])} of {b['name']} is wrong, at most "
         f"{_percent(b['share'])}"
         for b in [b for b in blocks if b["wrong"]][:3]
     ]
@@ -328,7 +326,7 @@ def _in_words(found: dict[str, Any]) -> str:
     rung = found.get("next")
     if rung and not any(b["wrong"] for b in blocks):
         sentences.append(
-            f"{rung['components']:,} components would show {_percent(rung['share'])} "
+            f"a sample of {rung['components']:,} would detect {_percent(rung['share'])} "
             f"(--detect {rung['share']:g})"
         )
     return "; ".join(sentences)
@@ -346,7 +344,7 @@ def _units_in_words(found: dict[str, Any], method: str) -> str:
         return ""
     if units["whole"]:
         return (
-            f"{units['probed']:,} of {units['all']:,} units, their rows whole: "
+            f"{units['probed']:,} of {units['all']:,} units with whole rows: "
             f"{units['checked'] / units['probed']:,.0f} times as many components as "
             f"--sample {units['probed']} would check in about the same time"
         )
@@ -355,11 +353,11 @@ def _units_in_words(found: dict[str, Any], method: str) -> str:
         return ""
     if units["probed"] > 0.9 * units["all"]:
         return (
-            f"these components enter {units['probed']:,} of {units['all']:,} units: checking all "
+            f"these components lie in {units['probed']:,} of {units['all']:,} units: checking all "
             "components, without --sample, takes about the same time"
         )
     return (
-        f"these components enter {units['probed']:,} of {units['all']:,} units: --sample-units "
+        f"these components lie in {units['probed']:,} of {units['all']:,} units: --sample-units "
         f"{units['probed']} checks {more:,.0f} times as many components in about the same time"
     )
 

@@ -236,17 +236,17 @@ def _notes(probes: Probes, curvature: float) -> list[str]:
     own = [a.name for a in probes.network.activations if a.entry is None]
     if own:
         notes.append(
-            f"Your own activation {own[0]} is evaluated directly: cancellation is back, and each "
+            f"Your own activation {own[0]} is evaluated directly: its differences cancel, and each "
             f"component carries an error of about 1e-16/ε of its terms."
         )
     if probes.network.loss.entry is None:
         notes.append(
-            f"Your own loss {probes.network.loss.name} is evaluated directly: cancellation is back."
+            f"Your own loss {probes.network.loss.name} is evaluated directly: its differences "
+            "cancel."
         )
     if curvature > NOTED_CURVATURE:
         notes.append(
-            f"At this ε the slopes change by up to {curvature:.1e} within ±ε: so far is the "
-            "central difference from the derivative. It was measured, and the gradient is held to "
-            "the difference without it."
+            f"At this ε the truncation error of the central difference is up to {curvature:.1e} of "
+            "the largest slope. It was measured and is subtracted before the comparison."
         )
     return notes
