@@ -370,7 +370,7 @@ def test_a_python_file_gives_the_problem(
 
 def test_a_module_gives_the_problem(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = says(
-        capsys, "fastcheck.model.problem:make_problem", "--sample", "50", "--json", "-"
+        capsys, "fastcheck.reference.example:make_problem", "--sample", "50", "--json", "-"
     )
     assert code == 0
     assert json.loads(out)["method"]["size"] == 1_126_410

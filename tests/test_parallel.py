@@ -211,7 +211,7 @@ def test_the_bar_is_for_long_work_on_a_terminal(
     stream = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr("fastcheck.execution.parallel.SILENT_SECONDS", patience)
+    monkeypatch.setattr("fastcheck.execution.parallel.PROGRESS_DELAY_SECONDS", patience)
     run(Squares(pause=0.003), Settings.of(jobs=2, progress=progress), "a textbook")
     assert ("a textbook" in stream.getvalue()) is shown
     assert ("/s" in stream.getvalue()) is shown

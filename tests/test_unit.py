@@ -482,7 +482,7 @@ def test_the_same_bits_for_any_number_of_workers(
     activation: Named, epsilon: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fastcheck.methods.unit.method.CHUNK_FLOPS", 1.0)
-    monkeypatch.setattr("fastcheck.execution.parallel.WORTH_WORKERS", 0.0)
+    monkeypatch.setattr("fastcheck.execution.parallel.MIN_PARALLEL_SECONDS", 0.0)
     drawn = larger(5, activation, "softmax_cross_entropy", (20, 15, 12, 5), 9)
     drawn.inputs[2] = 0.0
     assert len(prepared(drawn).chunks) > 3

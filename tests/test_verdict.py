@@ -101,7 +101,7 @@ def test_the_kernel_and_numpy_compare_alike(many: bool, monkeypatch: pytest.Monk
     noise = np.full(a.size, 1e-9) if many else 1e-9
     sigma = np.abs(a) * 1e-9 if many else 1e-9
     by_kernel = judged(g, a, sigma, order, noise=noise)
-    monkeypatch.setattr(comparison, "SMALL", order.size + 1)
+    monkeypatch.setattr(comparison, "NUMPY_THRESHOLD", order.size + 1)
     by_numpy = judged(g, a, sigma, order, noise=noise)
     assert by_kernel.whole.wrong > 0
     for one, other in zip(

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastcheck.errors import InputError, near_names
+from fastcheck.errors import InputError, damage_reported, near_names
 
 if TYPE_CHECKING:
     from fastcheck.model.problem import Problem
@@ -48,9 +48,12 @@ def read_problem(path: str | os.PathLike[str], **options: Any) -> Problem:
     Raises
     ------
     InputError
-        For another suffix, and for all that the format's reader refuses.
+        For another suffix, for all that the format's reader refuses, and for whatever else is
+        raised on the way: a file can always be damaged in a way that no reader has thought of.
     """
-    problem: Problem = _module(path).read_problem(path, **options)
+    file = Path(path)
+    with damage_reported(file.name, f"{file.suffix.lower()} file"):
+        problem: Problem = _module(file).read_problem(file, **options)
     return problem
 
 

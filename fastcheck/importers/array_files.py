@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.errors import InputError
-from fastcheck.importers.npz_reader import damage_reported, read_header, zip_entries
+from fastcheck.errors import InputError, damage_reported
+from fastcheck.importers.npz_reader import read_header, zip_entries
 from fastcheck.model.lazy_arrays import LazyArray, lazy, widened_bfloat16
 
 __all__ = ["open_arrays"]
@@ -47,7 +47,7 @@ def open_arrays(path: str | os.PathLike[str]) -> dict[str, LazyArray]:
         raise InputError(f"{file}", "a .npz or .safetensors file")
     if not file.is_file():
         raise InputError(f"no file {file}", f"a {file.suffix} file")
-    with damage_reported(file.name):
+    with damage_reported(file.name, f"{file.suffix.lower()} file"):
         found = readers[file.suffix.lower()](file)
     if not found:
         raise InputError(f"{file.name} holds no floating-point arrays", "gradients by name")
@@ -96,7 +96,7 @@ def _compressed(file: Path, name: str, header: Any) -> LazyArray:
 
     def piece(start: int, stop: int) -> Any:
         if not kept:
-            with damage_reported(f"{file.name}: {name}"), np.load(file) as archive:
+            with damage_reported(f"{file.name}: {name}", ".npz file"), np.load(file) as archive:
                 kept.append(archive[name].reshape(-1))
         values = kept[0][start:stop].astype(np.float64)
         if stop >= header.count:

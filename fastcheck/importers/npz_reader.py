@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 import warnings
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,9 +14,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.errors import InputError
+from fastcheck.errors import InputError, damage_reported
 
-__all__ = ["LIMIT_BYTES", "damage_reported", "read_entries", "read_header", "zip_entries"]
+__all__ = ["HOW_TO_WRITE", "LIMIT_BYTES", "read_entries", "read_header", "zip_entries"]
 
 LIMIT_BYTES = 4 * 2**30  # all arrays together, counted as the float64 that they become
 LIMIT_ENTRIES = 10_000
@@ -29,11 +26,6 @@ READ_SIZE = 2**24
 HOW_TO_WRITE = (
     "Write it with numpy.savez, or start from the file of fastcheck --write-example FILE."
 )
-# What zipfile, zlib and NumPy's header parser raise on bytes that are not what they should be.
-DAMAGE_ERRORS = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError,
-    RuntimeError, ValueError, SyntaxError, OverflowError, TypeError, IndexError, KeyError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ def read_entries(
         `LIMIT_BYTES`.
     """
     _check_file(path)
-    with damage_reported(path.name), zipfile.ZipFile(path) as archive:
+    with damage_reported(path.name, ".npz file", HOW_TO_WRITE), zipfile.ZipFile(path) as archive:
         entries = zip_entries(archive, path.name)
         check_names(list(entries))
         headers = {
@@ -124,24 +116,6 @@ def _too_large(name: str, size: int) -> InputError:
     )
 
 
-@contextmanager
-def damage_reported(place: str) -> Iterator[None]:
-    """Turn what damaged bytes raise, wherever they do, into one message."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (MemoryError, RecursionError):
-        raise InputError(f"{place} does not fit into memory", "a smaller file") from None
-    except DAMAGE_ERRORS as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(
-            f"{place} is truncated or corrupt ({reason})",
-            "a complete .npz file (a zip file of .npy arrays)",
-            f"Copy or write the file again. {HOW_TO_WRITE}",
-        ) from None
-
-
 def zip_entries(archive: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
     """Return the entries by name, without .npy; none twice."""
     listed = archive.infolist()
@@ -158,7 +132,7 @@ def zip_entries(archive: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInf
 
 def read_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: str) -> Header:
     """Read and judge what an entry says it holds."""
-    with damage_reported(place), archive.open(entry) as file:
+    with damage_reported(place, ".npz file", HOW_TO_WRITE), archive.open(entry) as file:
         head = io.BytesIO(file.read(MAX_HEADER_BYTES))
         header = _parsed(head)
     if header.dtype.hasobject:
@@ -203,7 +177,7 @@ def _array(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, header: Header, place: str
 ) -> NDArray[Any]:
     """Read an entry's data to its end, where zipfile holds it against its checksum."""
-    with damage_reported(place), archive.open(entry) as file:
+    with damage_reported(place, ".npz file", HOW_TO_WRITE), archive.open(entry) as file:
         file.read(header.start)
         flat = np.empty(header.count, dtype=header.dtype)
         _fill(file, flat.view(np.uint8) if flat.nbytes else np.empty(0, np.uint8))
@@ -227,5 +201,5 @@ def _text(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: str) -> bytes
         raise InputError(
             f"{place} is {entry.file_size:,} bytes long", f"at most {MAX_TEXT_LENGTH:,}"
         )
-    with damage_reported(place), archive.open(entry) as file:
+    with damage_reported(place, ".npz file", HOW_TO_WRITE), archive.open(entry) as file:
         return file.read(MAX_TEXT_LENGTH + 1)

@@ -117,6 +117,11 @@ class NetworkFacts:
     layout: str
     dropout: bool = False
 
+    def __post_init__(self) -> None:
+        if len(self.sizes) != len(self.activations) + 1:
+            layers = len(self.activations)
+            raise ValueError(f"{len(self.sizes)} sizes for {layers} layers")
+
 
 @dataclass(frozen=True)
 class RunFacts:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastcheck.report.data import Report
 
 __all__ = ["FoundBug", "findings", "sentence_case", "unexplained"]
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,7 @@ def findings(report: Report) -> list[FoundBug]:
     report : Report
         Its `diagnosis` may come from another version: what is not known is left out.
     """
-    found = report.diagnosis.get("findings", ())
-    return [_bug(entry, report) for entry in found if isinstance(entry, dict)]
+    return [_bug(entry, report) for entry in _list(report.diagnosis, "findings", dict)]
 
 
 def unexplained(report: Report) -> str:
@@ -80,9 +82,18 @@ def _bug(finding: dict[str, Any], report: Report) -> FoundBug:
 
 
 def _remarks(finding: dict[str, Any]) -> Iterator[str]:
-    if finding.get("consequences"):
-        yield f"Wrong only as a consequence: {', '.join(finding['consequences'])}."
-    if finding.get("explained"):
-        yield f"It explains {finding['explained']:.1%} of the error there."
-    if finding.get("equal"):
-        yield f"Indistinguishable here: {'; '.join(finding['equal'])}."
+    explained = finding.get("explained")
+    if consequences := _list(finding, "consequences", str):
+        yield f"Wrong only as a consequence: {', '.join(consequences)}."
+    if isinstance(explained, float) and explained:
+        yield f"It explains {explained:.1%} of the error there."
+    if equal := _list(finding, "equal", str):
+        yield f"Indistinguishable here: {'; '.join(equal)}."
+
+
+def _list(entries: dict[str, Any], name: str, kind: type[T]) -> list[T]:
+    """Return the entries of a list that are of some kind; a saved report may hold anything."""
+    found = entries.get(name)
+    if not isinstance(found, (list, tuple)):
+        return []
+    return [each for each in found if isinstance(each, kind)]

@@ -14,8 +14,10 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from fastcheck.errors import InputError
+from fastcheck.errors import InputError, printable
 from fastcheck.report.data import Report
+from fastcheck.verdict.rules import STATUSES
+from fastcheck.verdict.verdict import GRADES, NOT_CHECKED
 
 __all__ = ["FORMAT", "VERSION", "from_json", "to_json"]
 
@@ -26,6 +28,12 @@ VERSION = 1
 # Written for other programs to read; they follow from the rest and are not read back.
 SUMMARY = ("passed", "status", "grade", "difference")
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# What some fields may say: the texts and pages look these up.
+CHOICES = {
+    "status": (*STATUSES, NOT_CHECKED), "gradient_status": STATUSES,
+    "grade": GRADES, "gradient_grade": GRADES,
+}  # fmt: skip
+LARGEST_INTEGER = 2**63
 NAMES = {repr(value): name for name, value in NOT_FINITE.items()}
 
 
@@ -97,8 +105,14 @@ def _dataclass(cls: type[T], value: Any, place: str) -> T:
     plain = {f.name for f in fields(typing.cast(Any, cls)) if f.metadata.get("plain", True)}
     hints = {k: v for k, v in _hints(typing.cast(Any, cls)).items() if k in plain}
     known = {k: _decode(hints[k], v, f"{place}.{k}") for k, v in value.items() if k in hints}
+    for name in CHOICES.keys() & known.keys():
+        if known[name] not in CHOICES[name]:
+            expected = f"one of {', '.join(CHOICES[name])}"
+            raise _unexpected(known[name], expected, f"{place}.{name}")
     try:
         return cls(**known)
+    except ValueError as error:
+        raise InputError(f"{place} with {error}", "a whole report") from None
     except TypeError:
         missing = sorted(set(hints) - set(known))
         raise InputError(f"{place} without {', '.join(missing)}", "a whole report") from None
@@ -111,8 +125,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 def _decode(hint: Any, value: Any, place: str) -> Any:
     """Return a JSON value as what a type hint asks for."""
-    if isinstance(value, dict) and set(value) == {"$float"}:
-        value = NOT_FINITE.get(value["$float"], value)
+    value = _not_finite(value)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return _any(value)
@@ -134,17 +147,27 @@ def _decode(hint: Any, value: Any, place: str) -> Any:
 
 def _any(value: Any) -> Any:
     """Return free JSON values, with NaN and infinity put back."""
+    value = _not_finite(value)
     if isinstance(value, dict):
-        if set(value) == {"$float"}:
-            return NOT_FINITE.get(value["$float"], value)
-        return {k: _any(v) for k, v in value.items()}
+        return {printable(k): _any(v) for k, v in value.items()}
+    if isinstance(value, str):
+        return printable(value)
     return [_any(v) for v in value] if isinstance(value, list) else value
 
 
+def _not_finite(value: Any) -> Any:
+    """Return NaN or infinity where a value stands for one."""
+    if isinstance(value, dict) and set(value) == {"$float"} and isinstance(value["$float"], str):
+        return NOT_FINITE.get(value["$float"], value)
+    return value
+
+
 def _scalar(hint: type, value: Any, place: str) -> Any:
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < LARGEST_INTEGER:
         return float(value)
-    if type(value) is not hint:
+    if type(value) is str and hint is str:
+        return printable(value)
+    if type(value) is not hint or (type(value) is int and abs(value) >= LARGEST_INTEGER):
         raise _unexpected(
             value, {float: "a number", int: "a whole number"}.get(hint, hint.__name__), place
         )
