@@ -75,7 +75,7 @@ def test_every_format_shows_the_diagnosis_and_what_remains_unexplained(name: str
     text = render(made("W2", diagnosis=diagnosis), name)
     flat = " ".join(text.split())
     assert "dW2 is twice as large as it should be." in flat
-    assert "Only because of it are these wrong, too: dW1, db1." in flat
+    assert "Wrong only as a consequence: dW1, db1." in flat
     assert "dW2 = dZ2.T @ A1 / m" in flat
     if name != "html":  # which shows both notations
         assert "dZ2 @ A1.T" not in flat

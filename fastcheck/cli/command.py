@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "run"]
 
+LONGEST_REPORT = 2**26  # characters
 BAD_INPUT, CANNOT_TELL, INTERRUPTED = 2, 3, 130
 EXIT_CODES = {"agree": 0, "wrong": 1, "cannot tell": CANNOT_TELL, "vacuous": CANNOT_TELL}
 EPILOG = (
@@ -284,7 +285,7 @@ def _saved_report(file: Path) -> Report:
 
     place = "standard input" if str(file) == "-" else str(file)
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        text = _limited(sys.stdin) if str(file) == "-" else _limited_file(file)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise InputError(
@@ -294,6 +295,22 @@ def _saved_report(file: Path) -> Report:
         return Report.from_json(text)
     except InputError as error:
         raise InputError(f"{place}: {error.given}", error.expected, error.remedy) from None
+
+
+def _limited_file(file: Path) -> str:
+    with file.open(encoding="utf-8") as stream:
+        return _limited(stream)
+
+
+def _limited(stream: IO[str]) -> str:
+    """Return a text that is no longer than a report ever is; a device may never end."""
+    text = stream.read(LONGEST_REPORT + 1)
+    if len(text) > LONGEST_REPORT:
+        raise InputError(
+            f"a file of more than {LONGEST_REPORT:,} characters",
+            "a report that fastcheck --json FILE wrote",
+        )
+    return text
 
 
 def _printer(format_name: str | None, *, quiet: bool) -> Callable[[Report], None]:

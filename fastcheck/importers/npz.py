@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -251,11 +252,11 @@ def _spec_text(given: NDArray[Any] | bytes) -> str:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"the spec says {twice[0]!r} twice", "each field once")
-    return dict(pairs)
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise InputError(f"the spec says {twice!r} twice", "each field once")
+    return fields
 
 
 def _no_constant(name: str) -> float:

@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 
 from fastcheck.errors import InputError, printable
 from fastcheck.report.data import Report
-from fastcheck.verdict.rules import STATUSES
-from fastcheck.verdict.verdict import GRADES, NOT_CHECKED
+from fastcheck.verdict.verdict import GRADES, SEVERITIES
 
 __all__ = ["FORMAT", "VERSION", "from_json", "to_json"]
 
@@ -29,10 +28,14 @@ VERSION = 1
 SUMMARY = ("passed", "status", "grade", "difference")
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # What some fields may say: the texts and pages look these up.
-CHOICES = {
-    "status": (*STATUSES, NOT_CHECKED), "gradient_status": STATUSES,
-    "grade": GRADES, "gradient_grade": GRADES,
-}  # fmt: skip
+CHOICES: dict[str, tuple[str, ...]] = {
+    "Report.gradient_status": ("agree", "vacuous", "cannot tell", "wrong"),
+    "Report.gradient_grade": GRADES,
+    "BlockVerdict.status": SEVERITIES,
+    "BlockVerdict.grade": GRADES,
+    "ComponentVerdict.status": SEVERITIES,
+    "ContractLine.status": SEVERITIES,
+}
 LARGEST_INTEGER = 2**63
 NAMES = {repr(value): name for name, value in NOT_FINITE.items()}
 
@@ -105,10 +108,10 @@ def _dataclass(cls: type[T], value: Any, place: str) -> T:
     plain = {f.name for f in fields(typing.cast(Any, cls)) if f.metadata.get("plain", True)}
     hints = {k: v for k, v in _hints(typing.cast(Any, cls)).items() if k in plain}
     known = {k: _decode(hints[k], v, f"{place}.{k}") for k, v in value.items() if k in hints}
-    for name in CHOICES.keys() & known.keys():
-        if known[name] not in CHOICES[name]:
-            expected = f"one of {', '.join(CHOICES[name])}"
-            raise _unexpected(known[name], expected, f"{place}.{name}")
+    for name, said in known.items():
+        choices = CHOICES.get(f"{cls.__name__}.{name}")
+        if choices and said not in choices:
+            raise _unexpected(said, f"one of {', '.join(choices)}", f"{place}.{name}")
     try:
         return cls(**known)
     except ValueError as error:

@@ -30,6 +30,7 @@ from fastcheck.verdict.rules import (
 __all__ = [
     "GRADES",
     "NOT_CHECKED",
+    "SEVERITIES",
     "STATUSES",
     "VACUOUS",
     "BlockVerdict",

@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fastcheck.errors import damage_reported
 from fastcheck.model.approximation import VCurve
 from fastcheck.report.data import Report
 from fastcheck.report.diagnosis_sentences import findings, sentence_case, unexplained
@@ -55,9 +56,21 @@ def render(report: Report, pictures: Pictures | None = None) -> str:
     ----------
     report : Report
     pictures : Pictures, optional
-        What `reduction.draw` made at check time; without it the page has no heat maps and no
-        charts, only words and tables.
+        What `downsample` made at check time; without it the page has no heat maps and no charts,
+        only words and tables.
+
+    Raises
+    ------
+    InputError
+        If a saved report holds pictures that can't be drawn.
     """
+    if pictures is None or report.deciding.artist is not None:
+        return _page(report, pictures)
+    with damage_reported("a saved report's pictures", "report"):
+        return _page(report, pictures)
+
+
+def _page(report: Report, pictures: Pictures | None) -> str:
     environment = _environment()
     script = _source("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
