@@ -144,7 +144,7 @@ def time_the_model() -> None:
 def forward_pass(network: Network, batch: Batch) -> Trace:
     flat = np.empty((2, batch.size * sum(network.sizes[1:])))
     arrays = network.arrays(batch.size)
-    forward_trace(arrays, network.theta, batch.X, flat[0], flat[1], network.pointers[0])
+    forward_trace(arrays, network.theta, batch.X, flat[0], flat[1], network.calls)
     return flat[0], flat[1]
 
 

@@ -15,20 +15,11 @@ from typing import Any
 import numpy as np
 
 from fastcheck.kernels import evaluation_errors as evaluation
-from fastcheck.kernels.compiling import part_kernel, scalar_kernel
+from fastcheck.kernels.compiling import scalar_kernel
 from fastcheck.kernels.evaluation_errors import Evaluation
 from fastcheck.types import Floats
 
-__all__ = [
-    "ACTIVATIONS",
-    "CUSTOM",
-    "Activation",
-    "activate",
-    "change",
-    "choose",
-    "clip_difference",
-    "expit",
-]
+__all__ = ["ACTIVATIONS", "Activation", "clip_difference", "expit"]
 
 
 SQRT_HALF = math.sqrt(0.5)
@@ -39,7 +30,6 @@ GELU_CUBIC = 0.044715
 # Klambauer et al., "Self-normalizing neural networks", 2017.
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
-CUSTOM = 1000  # codes from here on are the user's own functions
 
 
 @dataclass(frozen=True)
@@ -49,8 +39,6 @@ class Activation:
     Attributes
     ----------
     name : str
-    code : int
-        What kernels know it by.
     value : callable
         Scalar kernel `(z, p) -> φ(z)`; p is the entry's parameter (α).
     difference : callable
@@ -70,7 +58,6 @@ class Activation:
     """
 
     name: str
-    code: int
     value: Callable[..., Any]
     difference: Callable[..., Any]
     derivative: Callable[[Floats, float], Floats]
@@ -384,147 +371,76 @@ _EXACT = Evaluation(None)
 
 _ENTRIES = (
     Activation(
-        "identity", 0, _identity, _identity_difference,
+        "identity", _identity, _identity_difference,
         lambda z, p: np.ones_like(z), _EXACT, piecewise_linear=True,
     ),
     Activation(
-        "relu", 1, _relu, _relu_difference,
+        "relu", _relu, _relu_difference,
         lambda z, p: (z > 0).astype(np.float64), _EXACT, kinks=(0.0,), piecewise_linear=True,
     ),
     Activation(
-        "leaky_relu", 2, _leaky_relu, _leaky_relu_difference,
+        "leaky_relu", _leaky_relu, _leaky_relu_difference,
         lambda z, p: np.where(z > 0, 1.0, p), Evaluation(evaluation.linear_errors),
         kinks=(0.0,), parameter=0.01, piecewise_linear=True,
     ),
     Activation(
-        "elu", 3, _elu, _elu_difference,
+        "elu", _elu, _elu_difference,
         lambda z, p: np.where(z > 0, 1.0, p * np.exp(np.minimum(z, 0.0))),
         evaluation.exponential_errors(1.0),
         kinks=(0.0,), parameter=1.0, second=1.0, third=1.0,
     ),
     Activation(
-        "selu", 4, _selu, _selu_difference,
+        "selu", _selu, _selu_difference,
         lambda z, p: SELU_SCALE * np.where(z > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(z, 0.0))),
         evaluation.exponential_errors(SELU_SCALE, SELU_ALPHA),
         kinks=(0.0,), second=1.76, third=1.76,
     ),
     Activation(
-        "softplus", 5, _softplus, _softplus_difference, lambda z, p: expit(z),
+        "softplus", _softplus, _softplus_difference, lambda z, p: expit(z),
         Evaluation(evaluation.softplus_errors),
         second=0.25, third=0.1,
     ),
     Activation(
-        "sigmoid", 6, _sigmoid, _sigmoid_difference,
+        "sigmoid", _sigmoid, _sigmoid_difference,
         lambda z, p: np.asarray(expit(z) * expit(-z)), Evaluation(evaluation.sigmoid_errors),
         second=0.1, third=0.13,
     ),
     Activation(
-        "tanh", 7, _tanh, _tanh_difference, _tanh_derivative,
+        "tanh", _tanh, _tanh_difference, _tanh_derivative,
         Evaluation(evaluation.tanh_errors), second=0.78, third=2.0
     ),
     Activation(
-        "hardtanh", 8, _hardtanh, _hardtanh_difference,
+        "hardtanh", _hardtanh, _hardtanh_difference,
         lambda z, p: (np.abs(z) < 1).astype(np.float64), _EXACT,
         kinks=(-1.0, 1.0), piecewise_linear=True,
     ),
     Activation(
-        "relu6", 9, _relu6, _relu6_difference,
+        "relu6", _relu6, _relu6_difference,
         lambda z, p: ((z > 0) & (z < 6)).astype(np.float64), _EXACT,
         kinks=(0.0, 6.0), piecewise_linear=True,
     ),
     Activation(
-        "silu", 10, _silu, _silu_difference, _silu_derivative,
+        "silu", _silu, _silu_difference, _silu_derivative,
         Evaluation(evaluation.silu_errors, gated=True), second=0.5, third=0.32
     ),
     Activation(
-        "gelu", 11, _gelu, _gelu_difference, _gelu_derivative,
+        "gelu", _gelu, _gelu_difference, _gelu_derivative,
         Evaluation(evaluation.gelu_errors, gated=True), second=0.8, third=0.8
     ),
     Activation(
-        "gelu_tanh", 12, _gelu_tanh, _gelu_tanh_difference, _gelu_tanh_derivative,
+        "gelu_tanh", _gelu_tanh, _gelu_tanh_difference, _gelu_tanh_derivative,
         Evaluation(evaluation.gelu_tanh_errors, gated=True),
         second=0.8, third=0.8,
     ),
     Activation(
-        "softsign", 13, _softsign, _softsign_difference,
+        "softsign", _softsign, _softsign_difference,
         lambda z, p: (1.0 + np.abs(z)) ** -2.0, Evaluation(evaluation.softsign_errors),
         kinks=(0.0,), second=2.0, third=6.0,
     ),
     Activation(
-        "mish", 14, _mish, _mish_difference, _mish_derivative,
+        "mish", _mish, _mish_difference, _mish_derivative,
         Evaluation(evaluation.mish_errors, gated=True), second=0.7, third=0.8
     ),
 )  # fmt: skip
 
 ACTIVATIONS: dict[str, Activation] = {entry.name: entry for entry in _ENTRIES}
-
-
-def choose(leaves: list[tuple[int, Callable[..., Any]]]) -> Callable[..., Any]:
-    """Make one kernel of many that take the same arguments, of which the first is a code.
-
-    Parameters
-    ----------
-    leaves : list of (int, kernel)
-        By increasing code; a code belongs to the last leaf that is not above it. A tree that
-        branches in four compiles in a fraction of the time of a ladder.
-    """
-    if len(leaves) == 1:
-        return leaves[0][1]
-    width = -(-len(leaves) // 4)
-    parts = [leaves[i : i + width] for i in range(0, len(leaves), width)]
-    parts += [parts[-1]] * (4 - len(parts))
-    first, second, third, fourth = (choose(part) for part in parts)
-    at_second, at_third, at_fourth = (part[0][0] for part in parts[1:])
-
-    @part_kernel
-    def chosen(which: int, *arguments: Any) -> Any:
-        if which < at_second:
-            return first(which, *arguments)
-        if which < at_third:
-            return second(which, *arguments)
-        if which < at_fourth:
-            return third(which, *arguments)
-        return fourth(which, *arguments)
-
-    return chosen
-
-
-def _activate_leaf(entry: Activation) -> tuple[int, Callable[..., Any]]:
-    value = entry.value
-
-    @part_kernel
-    def activate_all(which: int, p: float, z: Floats, custom: Any) -> None:
-        for i in range(z.size):
-            z[i] = value(z[i], p)
-
-    return entry.code, activate_all
-
-
-@part_kernel
-def _activate_custom(which: int, p: float, z: Floats, custom: Any) -> None:
-    for i in range(z.size):
-        z[i] = custom(which - CUSTOM, z[i])
-
-
-def _change_leaf(entry: Activation) -> tuple[int, Callable[..., Any]]:
-    difference = entry.difference
-
-    @part_kernel
-    def change_all(which: int, p: float, z: float, d: Floats, custom: Any) -> None:
-        for i in range(d.size):
-            d[i] = difference(z, d[i], p)
-
-    return entry.code, change_all
-
-
-@part_kernel
-def _change_custom(which: int, p: float, z: float, d: Floats, custom: Any) -> None:
-    here = custom(which - CUSTOM, z)
-    for i in range(d.size):
-        d[i] = custom(which - CUSTOM, z + d[i]) - here
-
-
-# activate(code, p, z, custom): z becomes φ(z), in place. Arrays are one-dimensional.
-activate = choose([*map(_activate_leaf, _ENTRIES), (CUSTOM, _activate_custom)])
-# change(code, p, z, d, custom): d becomes φ(z + d) − φ(z), in place, for one z and many d.
-change = choose([*map(_change_leaf, _ENTRIES), (CUSTOM, _change_custom)])

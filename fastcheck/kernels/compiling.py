@@ -22,19 +22,16 @@ from typing import Any, TypeVar
 import numba
 import platformdirs
 from numba.core.bytecode import FunctionIdentity
-from numba.core.types import WrapperAddressProtocol
-from numba.extending import typeof_impl
 
 from fastcheck.kernels.disk_cache import KernelCache, say_not_kept
 
 __all__ = [
     "CACHE_FOLDER",
-    "Pointer",
     "array_kernel",
+    "c_function",
     "compiled_before",
     "inlined_kernel",
     "part_kernel",
-    "pointer_kernel",
     "scalar_kernel",
 ]
 
@@ -72,9 +69,9 @@ CACHE_FOLDER = Path(platformdirs.user_cache_dir("fastcheck", appauthor=False)) /
 def _count_from_anywhere() -> None:
     """Let numba number the functions of this process from a random place on.
 
-    It tells functions of one name apart, such as those that `choose` makes, by a count that starts
-    at 1 in every process. Kernels that two processes left on disk then hold different functions
-    under one symbol, and the linker takes the first of them for both (numba #10486).
+    It tells functions of one name apart by a count that starts at 1 in every process. Kernels that
+    two processes left on disk then hold different functions under one symbol, and the linker takes
+    the first of them for both (numba #10486).
     """
     counted: Any = FunctionIdentity
     counted._unique_ids = itertools.count(secrets.randbits(62))
@@ -136,41 +133,19 @@ def array_kernel(function: F) -> F:
     return dispatcher  # type: ignore[no-any-return]
 
 
-class Pointer(WrapperAddressProtocol):
-    """A compiled scalar function that other kernels take as an argument.
+def c_function(signature: str, function: Callable[..., Any], *, keep: bool) -> Any:
+    """Compile a function with C's calling convention; `address` is where this process has it.
 
-    numba makes the type of its own ones anew at each call of a kernel, which costs as much as a
-    small kernel.
+    Parameters
+    ----------
+    signature : str
+    function : callable
+    keep : bool
+        Whether its machine code is kept on disk.
     """
-
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
-        self.numba_type = numba.types.FunctionType(self.signature())
-
-    def __wrapper_address__(self) -> int:
-        """Return where its machine code is."""
-        return int(self._compiled.address)
-
-    def signature(self) -> Any:
-        """Return what it takes and gives."""
-        return self._compiled._sig
-
-
-@typeof_impl.register(Pointer)
-def _type_of_pointer(pointer: Pointer, context: Any) -> Any:
-    return pointer.numba_type
-
-
-def pointer_kernel(signature: str, *, keep: bool = True) -> Callable[[F], Pointer]:
-    """Compile a scalar function that other kernels take as an argument; kept on disk too."""
-
-    def compiled(function: F) -> Pointer:
-        normalized = sigutils.normalize_signature(signature)
-        callback = ccallback.CFunc(function, normalized, locals={}, options={})
-        found = _kept(function) if keep else None
-        if found is not None:
-            callback._cache = found
-        callback.compile()
-        return Pointer(callback)
-
-    return compiled
+    callback = ccallback.CFunc(function, sigutils.normalize_signature(signature), {}, OPTIONS)
+    found = _kept(function) if keep else None
+    if found is not None:
+        callback._cache = found
+    callback.compile()
+    return callback

@@ -1,8 +1,9 @@
-"""The user's own activations and losses: plain Python scalar functions made into pointers."""
+"""The user's own activations and losses: plain Python scalar functions, as entries like others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -10,11 +11,20 @@ import numba
 from numba.core.errors import NumbaError
 
 from fastcheck.errors import InputError
-from fastcheck.kernels.activations import choose
-from fastcheck.kernels.compiling import part_kernel, pointer_kernel, scalar_kernel
-from fastcheck.kernels.forward import NO_ACTIVATION, NO_LOSS
+from fastcheck.kernels.compiling import scalar_kernel
+from fastcheck.types import Floats
 
-__all__ = ["activation_pointer", "loss_pointer"]
+__all__ = ["Own", "own_activation", "own_loss"]
+
+
+@dataclass(frozen=True, eq=False)
+class Own:
+    """What kernels call of a function of the user's own; `odd` for losses alone."""
+
+    name: str
+    value: Callable[..., Any]
+    difference: Callable[..., Any]
+    odd: Callable[..., Any] | None = None
 
 
 def _calling_one(function: Any) -> Callable[[float], float]:
@@ -38,41 +48,74 @@ def _compiled(function: Callable[..., float], arguments: int) -> Any:
         dispatcher: Any = scalar_kernel(inner)
         dispatcher.compile((numba.float64,) * arguments)
     except (NumbaError, TypeError, AttributeError) as error:
-        name = getattr(function, "__name__", repr(function))
         reason = str(error).strip().splitlines()
         raise InputError(
-            f"the function {name!r} can't be compiled by numba ({reason[0] if reason else error})",
+            f"the function {_name(function)!r} can't be compiled by numba "
+            f"({reason[0] if reason else error})",
             f"a function of {arguments} float(s) that returns a float, written with `math`",
             "Replace NumPy array code by scalar code: one element comes in, one goes out.",
         ) from None
     return dispatcher
 
 
-def _pick_leaf(which: int, function: Any) -> tuple[int, Callable[..., Any]]:
-    @part_kernel
-    def own(code: int, z: float) -> float:
-        return float(function(z))
-
-    return which, own
+def _name(function: Callable[..., float]) -> str:
+    return getattr(function, "__name__", repr(function))
 
 
-def activation_pointer(functions: Sequence[Callable[[float], float]]) -> Any:
-    """Return a numba function pointer `(k, z) -> functions[k](z)`."""
-    if not functions:
-        return NO_ACTIVATION
-    picked = choose([_pick_leaf(k, _compiled(f, 1)) for k, f in enumerate(functions)])
+def own_activation(function: Callable[[float], float]) -> Own:
+    """Return the user's own activation as an entry.
 
-    def pick(k: int, z: float) -> float:
-        return picked(k, z)  # type: ignore[no-any-return]
+    Raises
+    ------
+    InputError
+        Where numba can't compile it.
+    """
+    own = _compiled(function, 1)
 
-    return pointer_kernel("float64(int64, float64)", keep=False)(pick)
+    @scalar_kernel
+    def value(z: float, p: float) -> float:
+        return float(own(z))
+
+    @scalar_kernel
+    def difference(z: float, d: float, p: float) -> float:
+        return float(own(z + d)) - float(own(z))
+
+    return Own(_name(function), value, difference)
 
 
-def loss_pointer(function: Callable[[float, float], float] | None) -> Any:
-    """Return a numba function pointer `(output, target) -> loss of one output`."""
-    if function is None:
-        return NO_LOSS
-    compiled = _compiled(function, 2)
-    return pointer_kernel("float64(float64, float64)", keep=False)(
-        lambda output, target: float(compiled(output, target))
-    )
+def own_loss(function: Callable[[float, float], float]) -> Own:
+    """Return the user's own loss of one output as an entry.
+
+    Raises
+    ------
+    InputError
+        Where numba can't compile it.
+    """
+    own = _compiled(function, 2)
+
+    @scalar_kernel
+    def value(z: Floats, t: Floats, p: float) -> float:
+        loss = 0.0
+        for k in range(z.size):
+            loss += float(own(z[k], t[k]))
+        return loss
+
+    @scalar_kernel
+    def difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
+        for c in range(out.size):
+            out[c] = 0.0
+        for k in range(z.size):
+            here = float(own(z[k], t[k]))
+            for c in range(out.size):
+                out[c] += float(own(z[k] + d[k, c], t[k])) - here
+
+    @scalar_kernel
+    def odd(z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats) -> None:
+        for c in range(out.size):
+            out[c] = 0.0
+        for k in range(z.size):
+            for c in range(out.size):
+                above, below = own(z[k] + up[k, c], t[k]), own(z[k] + down[k, c], t[k])
+                out[c] += 0.5 * (float(above) - float(below))
+
+    return Own(_name(function), value, difference, odd)

@@ -15,8 +15,6 @@ import numpy as np
 
 from fastcheck.kernels import evaluation_errors as evaluation
 from fastcheck.kernels.activations import (
-    CUSTOM,
-    choose,
     clip_difference,
     expit,
     softplus_difference,
@@ -26,7 +24,7 @@ from fastcheck.kernels.compiling import part_kernel, scalar_kernel
 from fastcheck.kernels.evaluation_errors import Limits
 from fastcheck.types import Floats
 
-__all__ = ["LOSSES", "Loss", "loss_growth", "loss_odd", "loss_value"]
+__all__ = ["LOSSES", "Loss"]
 
 
 SERIES_THRESHOLD = 2.0**-7  # below it, the series of expm1 and log1p serve
@@ -43,8 +41,6 @@ class Loss:
     Attributes
     ----------
     name : str
-    code : int
-        What kernels know it by.
     value : callable
         Kernel `(z, t, p) -> ℓ` for one sample; z, t shape (K,).
     difference : callable
@@ -74,7 +70,6 @@ class Loss:
     """
 
     name: str
-    code: int
     value: Callable[..., Any]
     difference: Callable[..., Any]
     odd: Callable[..., Any]
@@ -397,30 +392,30 @@ def _softmax_curvature(Z: Floats, T: Floats, p: float, reach: Floats) -> Floats:
 
 _ENTRIES = (
     Loss(
-        "softmax_cross_entropy", 0, _softmax_value, _softmax_difference, _softmax_odd,
+        "softmax_cross_entropy", _softmax_value, _softmax_difference, _softmax_odd,
         lambda Z, T, p: T.sum(1, keepdims=True) * _softmax(Z) - T,
         _softmax_curvature, evaluation.softmax_errors, _softmax,
         targets="probabilities", second=0.25, third=0.1,
     ),
     Loss(
-        "sigmoid_cross_entropy", 1, _sigmoid_value, _sigmoid_difference, _sigmoid_odd,
+        "sigmoid_cross_entropy", _sigmoid_value, _sigmoid_difference, _sigmoid_odd,
         lambda Z, T, p: np.asarray((1.0 - T) * expit(Z) - T * expit(-Z)),
         lambda Z, T, p, reach: expit(Z) * expit(-Z), evaluation.chance_errors,
         targets="unit interval", second=0.25, third=0.1,
     ),
     Loss(
-        "squared_error", 2, _squared_value, _squared_difference, _squared_odd,
+        "squared_error", _squared_value, _squared_difference, _squared_odd,
         lambda Z, T, p: Z - T,
         lambda Z, T, p, reach: np.ones_like(Z), evaluation.residual_errors,
     ),
     Loss(
-        "mean_squared_error", 3, _mean_squared_value, _mean_squared_difference, _mean_squared_odd,
+        "mean_squared_error", _mean_squared_value, _mean_squared_difference, _mean_squared_odd,
         lambda Z, T, p: 2.0 * (Z - T) / Z.shape[1],
         lambda Z, T, p, reach: np.full_like(Z, 2.0 / Z.shape[1]), evaluation.residual_errors,
         second=2.0,
     ),
     Loss(
-        "huber", 4, _huber_value, _huber_difference, _huber_odd,
+        "huber", _huber_value, _huber_difference, _huber_odd,
         lambda Z, T, p: np.clip(Z - T, -p, p),
         lambda Z, T, p, reach: np.where(np.abs(Z - T) <= p + reach, 1.0, 0.0),
         evaluation.residual_errors, parameter=1.0, corners=lambda p: (-p, p),
@@ -428,83 +423,3 @@ _ENTRIES = (
 )  # fmt: skip
 
 LOSSES: dict[str, Loss] = {entry.name: entry for entry in _ENTRIES}
-
-
-def _value_leaf(entry: Loss) -> tuple[int, Callable[..., Any]]:
-    value = entry.value
-
-    @part_kernel
-    def value_of(which: int, p: float, z: Floats, t: Floats, custom: Any) -> float:
-        return value(z, t, p)  # type: ignore[no-any-return]
-
-    return entry.code, value_of
-
-
-@part_kernel
-def _custom_value(which: int, p: float, z: Floats, t: Floats, custom: Any) -> float:
-    loss = 0.0
-    for k in range(z.size):
-        loss += custom(z[k], t[k])
-    return loss
-
-
-def _growth_leaf(entry: Loss) -> tuple[int, Callable[..., Any]]:
-    difference = entry.difference
-
-    @part_kernel
-    def growth_of(
-        which: int, p: float, z: Floats, t: Floats, d: Floats, out: Floats, custom: Any
-    ) -> None:
-        difference(z, t, p, d, out)
-
-    return entry.code, growth_of
-
-
-@part_kernel
-def _custom_growth(
-    which: int, p: float, z: Floats, t: Floats, d: Floats, out: Floats, custom: Any
-) -> None:
-    out[:] = 0.0
-    for k in range(z.size):
-        here = custom(z[k], t[k])
-        for c in range(out.size):
-            out[c] += custom(z[k] + d[k, c], t[k]) - here
-
-
-def _odd_leaf(entry: Loss) -> tuple[int, Callable[..., Any]]:
-    odd = entry.odd
-
-    @part_kernel
-    def odd_of(
-        which: int,
-        p: float,
-        z: Floats,
-        t: Floats,
-        up: Floats,
-        down: Floats,
-        out: Floats,
-        custom: Any,
-    ) -> None:
-        odd(z, t, p, up, down, out)
-
-    return entry.code, odd_of
-
-
-@part_kernel
-def _custom_odd(
-    which: int, p: float, z: Floats, t: Floats, up: Floats, down: Floats, out: Floats, custom: Any
-) -> None:
-    out[:] = 0.0
-    for k in range(z.size):
-        for c in range(out.size):
-            out[c] += 0.5 * (custom(z[k] + up[k, c], t[k]) - custom(z[k] + down[k, c], t[k]))
-
-
-# loss_value(code, p, z, t, custom) -> ℓ of one sample.
-loss_value = choose([*map(_value_leaf, _ENTRIES), (CUSTOM, _custom_value)])
-# loss_growth(code, p, z, t, d, out, custom): out[c] = ℓ(z + d[:, c]) − ℓ(z) of one sample; d is
-# overwritten.
-loss_growth = choose([*map(_growth_leaf, _ENTRIES), (CUSTOM, _custom_growth)])
-# loss_odd(code, p, z, t, up, down, out, custom): out[c] = (ℓ(z + up[:, c]) − ℓ(z + down[:, c])) / 2
-# of one sample; up and down are overwritten.
-loss_odd = choose([*map(_odd_leaf, _ENTRIES), (CUSTOM, _custom_odd)])

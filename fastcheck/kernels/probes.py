@@ -7,15 +7,14 @@ by a bound, and looked at only where the bound can't exclude it.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.kernels.activations import CUSTOM
+from fastcheck.kernels.calls import loss_odd
 from fastcheck.kernels.compiling import array_kernel, inlined_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
-from fastcheck.kernels.losses import loss_odd
 from fastcheck.kernels.propagation import UNCROSSED, loss_crossings, outputs_change, row_of
 from fastcheck.types import Floats, Integers
 
@@ -226,7 +225,7 @@ def _end_crossings(
     sample: int,
     D: Floats,
     crossed: NDArray[np.int8],
-    custom: Any,
+    differences: Integers,
 ) -> None:
     """Note which probes cross a kink of the output activation or of the loss, to either side."""
     z, outputs, t = rows
@@ -234,7 +233,7 @@ def _end_crossings(
         return
     for sign in (1.0, -1.0):
         moved = sign * D
-        outputs_change(net, z, sample, moved, here, crossed, custom)
+        outputs_change(net, z, sample, moved, here, crossed, differences)
         if net.corners.size > 0:
             loss_crossings(outputs, t, net.corners, moved, crossed)
 
@@ -265,8 +264,7 @@ def _share(
     for k in range(D.shape[0]):
         top = max(top, _largest(D[k]))
         most = min(most, SHARE_OF_ROOM * _room(net, z[k], outputs[k] - t[k], here))
-    own = net.loss >= CUSTOM or net.activations[net.activations.size - 1] >= CUSTOM
-    if own or not most < top < np.inf:
+    if net.cancels or not most < top < np.inf:
         return 1.0
     return float(np.exp2(np.floor(np.log2(max(most, LEAST_CHANGE) / top))))
 
@@ -282,8 +280,8 @@ def _end_of_probe(
     sources: Integers,
     slopes: Floats,
     reach: Floats,
-    custom: Any,
-    custom_loss: Any,
+    differences: Integers,
+    odd: int,
 ) -> None:
     """From ΔZ_L at the step to ℓ's slope at θ, by both signs of a small share, for each column."""
     Z, A, T = trace
@@ -294,16 +292,14 @@ def _end_of_probe(
     columns = D.shape[1]
     crossed = np.zeros(columns, np.int8)
     rows = (z, outputs, T[sample])
-    _end_crossings(net, rows, here, sample, D, crossed, custom)
+    _end_crossings(net, rows, here, sample, D, crossed, differences)
     share = _share(net, rows, here, D)
     up, down = share * D, -share * D
     nowhere, unmarked = kinks[0][:0], np.zeros(columns, np.int8)
-    outputs_change(net, z, sample, up, nowhere, unmarked, custom)
-    outputs_change(net, z, sample, down, nowhere, unmarked, custom)
+    outputs_change(net, z, sample, up, nowhere, unmarked, differences)
+    outputs_change(net, z, sample, down, nowhere, unmarked, differences)
     grown = np.empty(columns)
-    loss_odd(
-        net.loss, net.loss_parameter, outputs, T[sample], up, down, grown, custom_loss
-    )  # fmt: skip
+    loss_odd(odd, net.loss_parameter, outputs, T[sample], up, down, grown)
     for c in range(columns):
         slopes[sources[c]] = grown[c] / (share * step)
         if crossed[c] != UNCROSSED:
@@ -490,8 +486,8 @@ def _finish(
     reach: Floats,
     bounds: Floats,
     state: ProbeState,
-    custom: Any,
-    custom_loss: Any,
+    differences: Integers,
+    odd: int,
 ) -> None:
     """Turn the changes at the outputs into slopes; the output units' own probes start here."""
     last = net.activations.size - 1
@@ -512,7 +508,7 @@ def _finish(
                 sources = _probed(state, l)
             _end_of_probe(
                 net, trace, kinks, sample, D, steps[l], sources, slopes[first:stop],
-                reach[first:stop], custom, custom_loss,
+                reach[first:stop], differences, odd,
             )  # fmt: skip
             if start + width >= count:
                 if l == last:
@@ -536,8 +532,8 @@ def linear_probes(
     reach: Floats,
     bounds: Floats,
     work: Floats,
-    custom: Any,
-    custom_loss: Any,
+    differences: Integers,
+    odd: int,
 ) -> None:
     """Probe units of all layers at some samples, with changes that stay linear up to the outputs.
 
@@ -546,7 +542,7 @@ def linear_probes(
 
     Parameters
     ----------
-    net, theta, trace, kinks, custom, custom_loss
+    net, theta, trace, kinks, differences
         As for `loss_change`.
     gains : ndarray, shape (m · Σ n_l,), float64
         From `layer_slopes`.
@@ -568,6 +564,8 @@ def linear_probes(
         Filled in: about the largest |D(δ)/2δ − slope| of each layer's probes at δ ≤ h.
     work : ndarray, shape (3, ≥ `work_row(…)`), float64
         Overwritten.
+    odd : int
+        `Calls.loss_odd`.
     """
     last = net.activations.size - 1
     firsts = np.zeros(last + 2, np.int64)
@@ -588,5 +586,5 @@ def linear_probes(
         )  # fmt: skip
         _finish(
             net, trace, kinks, sample, steps[sample], slopes[row], reach[row], bounds[row],
-            state, custom, custom_loss,
+            state, differences, odd,
         )  # fmt: skip

@@ -6,15 +6,12 @@ c. `l` is a layer index 0..L-1; the trace holds Z of all layers, one after the o
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.kernels.activations import change
+from fastcheck.kernels.calls import change, loss_growth, loss_odd
 from fastcheck.kernels.compiling import array_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
-from fastcheck.kernels.losses import loss_growth, loss_odd
 from fastcheck.types import Floats, Integers
 
 __all__ = [
@@ -81,13 +78,13 @@ def outputs_change(
     D: Floats,
     kinks: Floats,
     crossed: NDArray[np.int8],
-    custom: Any,
+    differences: Integers,
 ) -> None:
     """ΔZ_L becomes ΔA_L, in place, and crossings of the output activation are noted."""
     l = net.activations.size - 1
     for k in range(z.size):
         mark_crossings(z[k], D[k], kinks, crossed)
-        change(net.activations[l], net.parameters[l], z[k], D[k], custom)
+        change(differences[net.activations[l]], net.parameters[l], z[k], D[k])
         factor = mask_of(net, l, sample, k)
         if factor != 1.0:
             for c in range(D.shape[1]):
@@ -104,25 +101,25 @@ def _at_loss(
     out: Floats,
     odd: Floats,
     crossed: NDArray[np.int8],
-    custom: Any,
-    custom_loss: Any,
+    differences: Integers,
+    loss: tuple[int, int],
 ) -> None:
     """From ΔZ_L to the growth of ℓ and to its odd part, as `loss_change` gives them."""
     Z, A, T = trace
     m, last = T.shape[0], net.activations.size - 1
     z = row_of(net, Z, m, sample, last)
     outputs_change(
-        net, z, sample, D, kinks[0][kinks[1][last] : kinks[1][last + 1]], crossed, custom
+        net, z, sample, D, kinks[0][kinks[1][last] : kinks[1][last + 1]], crossed, differences
     )
     outputs = row_of(net, A, m, sample, last)
     if net.corners.size > 0:
         loss_crossings(outputs, T[sample], net.corners, D, crossed)
     if odd.size > 0:
         loss_odd(
-            net.loss, net.loss_parameter, outputs, T[sample], D[:, : odd.size].copy(),
-            D[:, odd.size :].copy(), odd, custom_loss,
+            loss[1], net.loss_parameter, outputs, T[sample], D[:, : odd.size].copy(),
+            D[:, odd.size :].copy(), odd,
         )  # fmt: skip
-    loss_growth(net.loss, net.loss_parameter, outputs, T[sample], D, out, custom_loss)
+    loss_growth(loss[0], net.loss_parameter, outputs, T[sample], D, out)
 
 
 @array_kernel
@@ -137,8 +134,8 @@ def loss_change(
     out: Floats,
     odd: Floats,
     crossed: NDArray[np.int8],
-    custom: Any,
-    custom_loss: Any,
+    differences: Integers,
+    loss: tuple[int, int],
 ) -> None:
     """out[c] = how much ℓ_s grows when Z_l[s, units[c]] grows by deltas[c].
 
@@ -148,7 +145,7 @@ def loss_change(
     Parameters
     ----------
     net, theta
-        As for `forward.cost`.
+        As for `forward_trace`.
     trace : tuple of ndarray
         Z and A of all layers, flat, and the targets T (m, n_L).
     kinks : tuple of ndarray
@@ -161,8 +158,8 @@ def loss_change(
     odd : ndarray, shape (columns / 2,) or (0,), float64
     crossed : ndarray, shape (columns,), int8
         `UNCROSSED`, `FROM_KINK` (a unit that lay on a kink left it) or `GENUINE`.
-    custom, custom_loss : numba function pointers
-        The user's own activations and loss.
+    differences, loss : ndarray and tuple of int
+        `Calls.differences`; `Calls.loss_growth` and `Calls.loss_odd`.
     """
     Z, _, T = trace
     l, sample = place
@@ -173,12 +170,13 @@ def loss_change(
     D = np.zeros((net.sizes[l + 1], columns)) if l == last else np.empty((0, columns))
     first = deltas.copy()
     here = kinks[0][kinks[1][l] : kinks[1][l + 1]]
+    address = differences[net.activations[l]]
     for c in range(columns):
         if l == last:
             D[units[c], c] = deltas[c]
             continue
         mark_crossings(z[units[c]], first[c : c + 1], here, crossed[c : c + 1])
-        change(net.activations[l], net.parameters[l], z[units[c]], first[c : c + 1], custom)
+        change(address, net.parameters[l], z[units[c]], first[c : c + 1])
         first[c] *= mask_of(net, l, sample, units[c])
     for k in range(l + 1, last + 1):
         n_in, n_out = net.sizes[k], net.sizes[k + 1]
@@ -198,9 +196,9 @@ def loss_change(
         here = kinks[0][kinks[1][k] : kinks[1][k + 1]]
         for j in range(n_out):
             mark_crossings(z[j], D[j], here, crossed)
-            change(net.activations[k], net.parameters[k], z[j], D[j], custom)
+            change(differences[net.activations[k]], net.parameters[k], z[j], D[j])
             factor = mask_of(net, k, sample, j)
             if factor != 1.0:
                 for c in range(columns):
                     D[j, c] *= factor
-    _at_loss(net, trace, kinks, sample, D, out, odd, crossed, custom, custom_loss)
+    _at_loss(net, trace, kinks, sample, D, out, odd, crossed, differences, loss)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.kernels.activations import change
+from fastcheck.kernels.calls import change
 from fastcheck.kernels.compiling import array_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.types import Floats, Integers
@@ -20,7 +18,7 @@ ONE_SIDED_STEP = 1e-6
 
 
 @part_kernel
-def _piece_slopes(which: int, p: float, kinks: Floats, custom: Any) -> Floats:
+def _piece_slopes(address: int, p: float, kinks: Floats) -> Floats:
     """Slopes of an activation that is linear between its kinks, from left to right."""
     slopes = np.empty(kinks.size + 1)
     both = np.empty(2)
@@ -29,7 +27,7 @@ def _piece_slopes(which: int, p: float, kinks: Floats, custom: Any) -> Floats:
         stop = kinks[piece] if piece < kinks.size else start + 1.0
         step = 0.25 * (stop - start)
         both[0], both[1] = -step, step
-        change(which, p, 0.5 * (start + stop), both, custom)
+        change(address, p, 0.5 * (start + stop), both)
         slopes[piece] = (both[1] - both[0]) / (2.0 * step)
     return slopes
 
@@ -60,7 +58,7 @@ def _curved(
     steps: Floats,
     local_slopes: tuple[Floats, Floats],
     first: int,
-    custom: Any,
+    address: int,
 ) -> int:
     """As `_straight`, for any activation: central differences at each sample's own step."""
     left, right = local_slopes
@@ -73,7 +71,7 @@ def _curved(
             room = min(room, abs(z - kink))
         step = min(step, 0.5 * room) if room > 0.0 else ONE_SIDED_STEP * step
         both[0], both[1] = -step, step
-        change(net.activations[l], net.parameters[l], z, both, custom)
+        change(address, net.parameters[l], z, both)
         if room > 0.0:
             left[i] = right[i] = (both[1] - both[0]) / (2.0 * step)
         else:
@@ -91,7 +89,7 @@ def layer_slopes(
     kinks: tuple[Floats, Integers],
     straight: NDArray[np.bool_],
     local_slopes: tuple[Floats, Floats],
-    custom: Any,
+    differences: Integers,
 ) -> int:
     """Fill in what each unit multiplies a small change by; return how many units lie on a kink.
 
@@ -100,8 +98,7 @@ def layer_slopes(
 
     Parameters
     ----------
-    net, custom
-        As for `forward.cost`.
+    net : NetworkArrays
     Z : ndarray, shape (m · Σ n_l,), float64
     m : int
     steps : ndarray, shape (L, m), float64
@@ -111,6 +108,8 @@ def layer_slopes(
         Which activations are linear between their kinks.
     gains : tuple of ndarray, shape (m · Σ n_l,), float64
         Filled in: left and right.
+    differences : ndarray, shape (L + 1,), int64
+        `Calls.differences`.
     """
     left, right = local_slopes
     on_kink = 0
@@ -119,11 +118,12 @@ def layer_slopes(
         here = kinks[0][kinks[1][l] : kinks[1][l + 1]]
         count = m * net.sizes[l + 1]
         z = Z[first : first + count]
+        address = differences[net.activations[l]]
         if straight[l]:
-            slopes = _piece_slopes(net.activations[l], net.parameters[l], here, custom)
+            slopes = _piece_slopes(address, net.parameters[l], here)
             on_kink += _straight(z, here, slopes, local_slopes, first)
         else:
-            on_kink += _curved(net, l, z, here, steps[l], local_slopes, first, custom)
+            on_kink += _curved(net, l, z, here, steps[l], local_slopes, first, address)
         mask = net.mask_offsets[l]
         if mask >= 0:
             for i in range(count):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from fastcheck.kernels.activations import activate
+from fastcheck.kernels.calls import Calls, activate, loss_value
 from fastcheck.kernels.compiling import array_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
-from fastcheck.kernels.losses import loss_value
 from fastcheck.kernels.products import NARROW, WIDE, product
 from fastcheck.types import Floats, Integers
 
-__all__ = ["in_blocks", "textbook_cost", "textbook_differences", "work_shape"]
+__all__ = ["in_blocks", "textbook_calls", "textbook_cost", "textbook_differences", "work_shape"]
 
+TextbookCalls = tuple[Integers, int]
 
 ROWS_AT_ONCE = 16  # of W: the penalty sums them while they are still in the cache
 
@@ -37,6 +35,11 @@ def in_blocks(X: Floats) -> Floats:
 def work_shape(sizes: list[int]) -> tuple[int, int]:
     """Return the shape of the workspace for layers of the given sizes."""
     return 3, WIDE * max(sizes[1:])
+
+
+def textbook_calls(calls: Calls) -> TextbookCalls:
+    """Return the addresses that the kernels here take."""
+    return calls.values, calls.loss_value
 
 
 @part_kernel
@@ -81,8 +84,7 @@ def textbook_cost(
     X: Floats,
     T: Floats,
     work: Floats,
-    custom: Any,
-    custom_loss: Any,
+    calls: TextbookCalls,
 ) -> float:
     """Return J(θ), by one whole forward pass; the arguments are those of `textbook_differences`."""
     m, n_last = T.shape
@@ -95,14 +97,14 @@ def textbook_cost(
         for layer in range(net.activations.size):
             Z = work[layer % 2, : net.sizes[layer + 1] * width]
             squares += _linear(net, layer, theta, A, Z, width)
-            activate(net.activations[layer], net.parameters[layer], Z, custom)
+            activate(calls[0][net.activations[layer]], net.parameters[layer], Z)
             _apply_mask(net, layer, Z, first, count, width)
             A = Z
         output = work[2, :n_last]
         for s in range(count):
             for k in range(n_last):
                 output[k] = A[k * width + s]
-            total += loss_value(net.loss, net.loss_parameter, output, T[first + s], custom_loss)
+            total += loss_value(calls[1], net.loss_parameter, output, T[first + s])
     return net.data_scale * total + net.penalty_scale * squares
 
 
@@ -116,8 +118,7 @@ def textbook_differences(
     indices: Integers,
     epsilon: float,
     out: Floats,
-    custom: Any,
-    custom_loss: Any,
+    calls: TextbookCalls,
 ) -> None:
     """out[k] = (J(θ + ε e_i) − J(θ − ε e_i)) / 2ε for each i of `indices`: two whole passes each.
 
@@ -138,16 +139,16 @@ def textbook_differences(
     indices : ndarray, shape (n,), int64
     epsilon : float
     out : ndarray, shape (n,), float64
-    custom, custom_loss : numba function pointers
-        The user's own activations and loss.
+    calls : tuple
+        From `textbook_calls`.
     """
     for k in range(indices.size):
         i = indices[k]
         kept = theta[i]
         left, right = kept - epsilon, kept + epsilon
         theta[i] = right
-        above = textbook_cost(net, theta, X, T, work, custom, custom_loss)
+        above = textbook_cost(net, theta, X, T, work, calls)
         theta[i] = left
-        below = textbook_cost(net, theta, X, T, work, custom, custom_loss)
+        below = textbook_cost(net, theta, X, T, work, calls)
         theta[i] = kept
         out[k] = (above - below) / (right - left)

@@ -18,6 +18,7 @@ from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.kernels.products import NARROW, WIDE
 from fastcheck.kernels.textbook import (
     in_blocks,
+    textbook_calls,
     textbook_cost,
     textbook_differences,
     work_shape,
@@ -134,7 +135,7 @@ class PreparedTextbook:
         own = self._workspace()
         textbook_differences(
             self._arrays, own.theta, self._blocks, self.batch.T, own.work,
-            indices, self.epsilon, out, *self.network.pointers,
+            indices, self.epsilon, out, textbook_calls(self.network.calls),
         )  # fmt: skip
         return out
 
@@ -164,7 +165,7 @@ class PreparedTextbook:
             return float(
                 textbook_cost(
                     self._arrays, own.theta, self._blocks, self.batch.T, own.work,
-                    *self.network.pointers,
+                    textbook_calls(self.network.calls),
                 )
             )  # fmt: skip
         finally:

@@ -77,10 +77,8 @@ def cost_parts(network: Network, batch: Batch) -> CostParts:
     InputError
         Where J is NaN or infinite.
     """
-    m = batch.size
-    work = np.empty((2, m * max(network.sizes[1:])))
     data, penalty = forward_cost(
-        network.arrays(m), network.theta, batch.X, batch.T, work, *network.pointers
+        network.arrays(batch.size), network.theta, batch.X, batch.T, network.calls
     )
     if not math.isfinite(data + penalty):
         raise InputError(
@@ -302,5 +300,5 @@ def _outputs(network: Network, batch: Batch) -> Floats:
     """Return A_L, shape (m, n_L)."""
     m, sizes = batch.size, network.sizes
     Z, A = np.empty((2, m * sum(sizes[1:])))
-    forward_trace(network.arrays(m), network.theta, batch.X, Z, A, network.pointers[0])
+    forward_trace(network.arrays(m), network.theta, batch.X, Z, A, network.calls)
     return A[-m * sizes[-1] :].reshape(m, sizes[-1])

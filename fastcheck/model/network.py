@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypedDict, Unpack
@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastcheck.errors import InputError, near_names
-from fastcheck.kernels.activations import CUSTOM
-from fastcheck.kernels.custom import activation_pointer, loss_pointer
+from fastcheck.kernels.calls import Calls
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.model.batch import Batch, read_inputs, read_targets
 from fastcheck.model.parameters import Block, ThetaLayout
@@ -412,11 +411,11 @@ class Network:
                 [self.order.weights(k).offset for k in range(1, self.depth + 1)], dtype=np.int64
             ),
             bias_offsets=np.array([-1 if b is None else b.offset for b in offsets], dtype=np.int64),
-            activations=np.array(self._codes, dtype=np.int64),
+            activations=np.arange(self.depth, dtype=np.int64),
             parameters=np.array([a.parameter for a in self.activations], dtype=np.float64),
             masks=masks,
             mask_offsets=mask_offsets,
-            loss=CUSTOM if self.loss.entry is None else self.loss.entry.code,
+            cancels=self.loss.entry is None or self.activations[-1].entry is None,
             loss_parameter=float(self.loss.parameter),
             data_scale=self.data_scale(m),
             penalty_scale=self.penalty_scale(m),
@@ -440,27 +439,13 @@ class Network:
             parts.append(mask.ravel())
         return (np.concatenate(parts) if parts else np.zeros(0)), offsets
 
-    @property
-    def _custom(self) -> list[Callable[[float], float]]:
-        """The user's own activations, each once."""
-        return list(dict.fromkeys(a.function for a in self.activations if a.function is not None))
-
-    @property
-    def _codes(self) -> list[int]:
-        own = self._custom
-        return [
-            CUSTOM + own.index(a.function) if a.function is not None
-            else a.entry.code if a.entry is not None else 0
-            for a in self.activations
-        ]  # fmt: skip
-
     @cached_property
-    def pointers(self) -> tuple[Any, Any]:
-        """The user's own activations and loss as numba function pointers (or stand-ins)."""
-        return activation_pointer(self._custom), loss_pointer(self.loss.function)
+    def calls(self) -> Calls:
+        """Where this process has the activations and the loss."""
+        return Calls([a.numerics for a in self.activations], self.loss.numerics)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "pointers"}
+        return {k: v for k, v in self.__dict__.items() if k != "calls"}
 
     def batch(self, inputs: ArrayLike, targets: ArrayLike) -> Batch:
         """Read a batch in the user's layout.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from fastcheck.errors import InputError, near_names
 from fastcheck.kernels.activations import ACTIVATIONS, Activation
+from fastcheck.kernels.calls import Numerics
+from fastcheck.kernels.custom import own_activation, own_loss
 from fastcheck.kernels.losses import LOSSES, Loss
 from fastcheck.validation import positive_number
 
@@ -67,6 +70,14 @@ class ActivationSpec:
         """Where it is not analytic; nothing is known of the user's own."""
         return self.entry.kinks if self.entry is not None else ()
 
+    @cached_property
+    def numerics(self) -> Numerics:
+        """What kernels call: the entry, or the user's function compiled."""
+        if self.entry is not None:
+            return self.entry
+        assert self.function is not None
+        return own_activation(self.function)
+
     def spec(self) -> str | list[Any]:
         """What a file says of it: the name, or `[name, parameter]`."""
         if self.entry is not None and self.entry.parameter is not None:
@@ -99,6 +110,14 @@ class LossSpec:
     def corners(self) -> tuple[float, ...]:
         """At which residuals it is not analytic; nothing is known of the user's own."""
         return self.entry.corners(self.parameter) if self.entry is not None else ()
+
+    @cached_property
+    def numerics(self) -> Numerics:
+        """What kernels call: the entry, or the user's function compiled."""
+        if self.entry is not None:
+            return self.entry
+        assert self.function is not None
+        return own_loss(self.function)
 
     @property
     def name(self) -> str:

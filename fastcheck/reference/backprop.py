@@ -49,8 +49,7 @@ def forward_pass(network: Network, batch: Batch) -> Trace:
     """Return what one forward pass at θ leaves behind."""
     m, sizes = batch.size, network.sizes
     Z_all, A_all = np.empty((2, m * sum(sizes[1:])))
-    custom, _ = network.pointers
-    forward_trace(network.arrays(m), network.theta, batch.X, Z_all, A_all, custom)
+    forward_trace(network.arrays(m), network.theta, batch.X, Z_all, A_all, network.calls)
     ends = m * np.cumsum(sizes[1:])[:-1]
     Z = [part.reshape(m, -1) for part in np.split(Z_all, ends)]
     A = [part.reshape(m, -1) for part in np.split(A_all, ends)]

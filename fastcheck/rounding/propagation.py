@@ -132,7 +132,7 @@ def values_of(
     m, widths = batch.size, network.sizes[1:]
     if flat is None:
         flat = np.empty(m * sum(widths)), np.empty(m * sum(widths))
-        forward_trace(network.arrays(m), network.theta, batch.X, *flat, network.pointers[0])
+        forward_trace(network.arrays(m), network.theta, batch.X, *flat, network.calls)
     ends = m * np.cumsum((0, *widths))
     parts = [slice(*ends) for ends in itertools.pairwise(ends.tolist())]
     Z, A = ([row[part].reshape(m, -1) for part in parts] for row in flat)

@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastcheck.kernels.activations import ACTIVATIONS
 from fastcheck.methods.unit.probes import Probes, with_gains
 from fastcheck.types import Floats
 
@@ -87,7 +86,8 @@ def _turned(probes: Probes, local_slopes: Floats) -> Probes:
     """
     net, outputs = probes.net, probes.batch.size * probes.network.sizes[-1]
     activations, places = net.activations.copy(), net.mask_offsets.copy()
-    activations[-1], places[-1] = ACTIVATIONS["identity"].code, net.masks.size
+    activations[-1], places[-1] = activations.size, net.masks.size  # the identity
     masks = np.concatenate([net.masks, local_slopes[local_slopes.size - outputs :]])
-    net = net._replace(activations=activations, masks=masks, mask_offsets=places)
+    cancels = probes.network.loss.entry is None
+    net = net._replace(activations=activations, masks=masks, mask_offsets=places, cancels=cancels)
     return replace(probes, net=net, left=local_slopes)

@@ -162,9 +162,10 @@ class Probes:
         odd: Floats,
         crossed: NDArray[np.int8],
     ) -> None:
+        calls = self.network.calls
         loss_change(
             self.net, self.network.theta, self.trace, self.kinks, place, units, deltas, grown,
-            odd, crossed, *self.network.pointers,
+            odd, crossed, calls.differences, (calls.loss_growth, calls.loss_odd),
         )  # fmt: skip
 
     def slopes(
@@ -184,7 +185,7 @@ def trace_of(network: Network, batch: Batch, epsilon: float) -> Probes:
     net = network.arrays(batch.size)
     units = sum(network.sizes[1:])
     Z, A = np.empty(batch.size * units), np.empty(batch.size * units)
-    forward_trace(net, network.theta, batch.X, Z, A, network.pointers[0])
+    forward_trace(net, network.theta, batch.X, Z, A, network.calls)
     places = [list(a.kinks) for a in network.activations]
     kinks = (
         np.array([kink for here in places for kink in here], dtype=np.float64),
@@ -220,7 +221,7 @@ def with_gains(probes: Probes) -> Probes:
     on_kink = layer_slopes(
         probes.net, probes.Z, probes.batch.size, _gain_steps(probes),
         probes.kinks, np.array([_straight(a) for a in network.activations]), (left, right),
-        network.pointers[0],
+        network.calls.differences,
     )  # fmt: skip
     return replace(probes, left=left, right=right, on_kink=int(on_kink))
 
@@ -290,10 +291,11 @@ def linear_slopes(
     count = samples[1] - samples[0]
     slopes = np.empty((count, 1, requested.size))
     reach, bounds = np.empty((count, requested.size)), np.empty((count, probes.network.depth))
+    calls = probes.network.calls
     linear_probes(
         probes.net, probes.network.theta, probes.trace, probes.kinks, probes.left,
         probes.row_norms, samples, probes.steps, probes.curves, requested, slopes[:, 0], reach,
-        bounds, work, *probes.network.pointers,
+        bounds, work, calls.differences, calls.loss_odd,
     )  # fmt: skip
     return slopes, reach, bounds
 

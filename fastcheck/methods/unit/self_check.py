@@ -9,6 +9,7 @@ import numpy as np
 from fastcheck.execution.buffers import borrow
 from fastcheck.kernels.textbook import (
     in_blocks,
+    textbook_calls,
     textbook_cost,
     textbook_differences,
     work_shape,
@@ -101,7 +102,7 @@ def _together(
         theta[:] = network.theta
         for side in (epsilon, -epsilon):
             theta[indices] = network.theta[indices] + side * signs
-            costs.append(textbook_cost(net, theta, X, batch.T, work, *network.pointers))
+            costs.append(textbook_cost(net, theta, X, batch.T, work, textbook_calls(network.calls)))
     return (costs[0] - costs[1]) / (2.0 * epsilon), 0.5 * (costs[0] + costs[1])
 
 
@@ -153,5 +154,7 @@ def _literal(network: Network, batch: Batch, indices: Integers, epsilon: float) 
     net, theta = network.arrays(batch.size), network.theta.copy()
     X, work = in_blocks(batch.X), np.empty(work_shape(network.sizes))
     out = np.empty(indices.size)
-    textbook_differences(net, theta, X, batch.T, work, indices, epsilon, out, *network.pointers)
+    textbook_differences(
+        net, theta, X, batch.T, work, indices, epsilon, out, textbook_calls(network.calls)
+    )
     return out
