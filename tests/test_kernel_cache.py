@@ -59,8 +59,8 @@ def test_another_compiler_is_another_folder(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_kernels_are_kept_in_the_folder_of_their_digest() -> None:
-    forward = importlib.import_module("fastcheck.kernels.forward")
-    assert Path(forward.cost._cache.cache_path).is_relative_to(compiling.CACHE_FOLDER)
+    textbook = importlib.import_module("fastcheck.kernels.textbook")
+    assert Path(textbook.textbook_cost._cache.cache_path).is_relative_to(compiling.CACHE_FOLDER)
 
 
 # Two functions of one name, too long to be inlined, and a kernel for each.

@@ -48,7 +48,7 @@ def test_a_fault_in_the_probes_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def wrong(*arguments: Any) -> None:
         kernel(*arguments)
-        arguments[10][...] *= 1.001  # the slopes that it fills in
+        arguments[9][...] *= 1.001  # the slopes that it fills in
 
     with pytest.raises(SelfCheckError, match="bug of fastcheck"):
         approximation(*problem(), lambda _: monkeypatch.setattr(probes, "linear_probes", wrong))
@@ -67,7 +67,7 @@ def test_slopes_that_are_wrong_from_the_start_are_caught(monkeypatch: pytest.Mon
 
     def wrong(*arguments: Any) -> Any:
         on_kink = kernel(*arguments)
-        arguments[6][0][...] *= 0.999  # the gains to the left of a kink
+        arguments[5][0][...] *= 0.999  # the gains to the left of a kink
         return on_kink
 
     monkeypatch.setattr(probes, "layer_slopes", wrong)

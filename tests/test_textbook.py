@@ -295,10 +295,3 @@ def test_every_tile_gives_the_same_bits_whatever_the_processor(tile: tuple[int, 
     apply(W, A, Z, 29, columns)
     multiply(W, A, reference, 29, columns)
     assert Z.tobytes() == reference.tobytes()
-
-
-def test_without_the_compiler_the_tile_is_the_same_product() -> None:
-    rng = np.random.default_rng(1)
-    W, A, Z = rng.standard_normal(2 * 5), rng.standard_normal(5 * 8), np.zeros(2 * 8)
-    products._plain_tile(products.Tile(2, 8, 4))(W, 0, A, 0, Z, 0, 5, 8)
-    assert Z.reshape(2, 8) == pytest.approx(W.reshape(2, 5) @ A.reshape(5, 8), rel=1e-13)

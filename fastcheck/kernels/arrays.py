@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.kernels.compiling import part_kernel
+from fastcheck.types import Floats
 
-__all__ = ["largest_of"]
+__all__ = ["fill", "largest_of"]
 
 
 @part_kernel
-def largest_of(values: NDArray[np.float64]) -> float:
+def fill(values: Floats, number: float) -> None:
+    """Set all of them to a number; a slice would drag in numba's messages about shapes."""
+    for i in range(values.size):
+        values[i] = number
+
+
+@part_kernel
+def largest_of(values: Floats) -> float:
     """Return the largest |value|; as bits, since vector registers compare integers in any order."""
     bits = values.view(np.int64)
     most = np.zeros(1, np.int64)

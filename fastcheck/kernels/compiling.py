@@ -42,6 +42,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # "contract" fuses a·b + c into one rounding; it changes no NaN, infinity or order of sums.
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+KERNEL_OPTIONS: dict[str, Any] = OPTIONS | {"no_cfunc_wrapper": True}  # nothing calls them from C
+PART_OPTIONS: dict[str, Any] = KERNEL_OPTIONS | {"no_cpython_wrapper": True}
 
 
 def _sources() -> bytes:
@@ -109,13 +111,12 @@ def compiled_before() -> bool:
 
 def scalar_kernel(function: F) -> F:
     """Compile a function of scalars, to be inlined into array kernels."""
-    return numba.njit(**OPTIONS)(function)  # type: ignore[no-any-return]
+    return numba.njit(**KERNEL_OPTIONS)(function)  # type: ignore[no-any-return]
 
 
 def part_kernel(function: F) -> F:
     """Compile a function that only other kernels call: no way in from Python, so it is quicker."""
-    options = OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(**options)(function)  # type: ignore[no-any-return]
+    return numba.njit(**PART_OPTIONS)(function)  # type: ignore[no-any-return]
 
 
 def inlined_kernel(function: F) -> F:
@@ -125,9 +126,8 @@ def inlined_kernel(function: F) -> F:
 
 def array_kernel(function: F) -> F:
     """Compile a function of arrays; its machine code is kept on disk."""
-    dispatcher = numba.njit(**OPTIONS)(function)
-    compiled = getattr(dispatcher, "py_func", None)  # None: numba is switched off for debugging
-    found = None if compiled is None else _kept(compiled)
+    dispatcher = numba.njit(**KERNEL_OPTIONS)(function)
+    found = _kept(dispatcher.py_func)
     if found is not None:
         dispatcher._cache = found
     return dispatcher  # type: ignore[no-any-return]

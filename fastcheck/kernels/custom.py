@@ -11,6 +11,7 @@ import numba
 from numba.core.errors import NumbaError
 
 from fastcheck.errors import InputError
+from fastcheck.kernels.arrays import fill
 from fastcheck.kernels.compiling import scalar_kernel
 from fastcheck.types import Floats
 
@@ -102,8 +103,7 @@ def own_loss(function: Callable[[float, float], float]) -> Own:
 
     @scalar_kernel
     def difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
-        for c in range(out.size):
-            out[c] = 0.0
+        fill(out, 0.0)
         for k in range(z.size):
             here = float(own(z[k], t[k]))
             for c in range(out.size):
@@ -111,8 +111,7 @@ def own_loss(function: Callable[[float, float], float]) -> Own:
 
     @scalar_kernel
     def odd(z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats) -> None:
-        for c in range(out.size):
-            out[c] = 0.0
+        fill(out, 0.0)
         for k in range(z.size):
             for c in range(out.size):
                 above, below = own(z[k] + up[k, c], t[k]), own(z[k] + down[k, c], t[k])

@@ -52,6 +52,7 @@ class NetworkArrays(NamedTuple):
     corners: Floats
 
 
+@np.errstate(all="ignore")  # what overflows is said in words, by who looks at J
 def forward_trace(
     net: NetworkArrays, theta: Floats, X: Floats, Z_all: Floats, A_all: Floats, calls: Calls
 ) -> None:

@@ -20,6 +20,7 @@ from fastcheck.kernels.activations import (
     softplus_difference,
     softplus_value,
 )
+from fastcheck.kernels.arrays import fill
 from fastcheck.kernels.compiling import part_kernel, scalar_kernel
 from fastcheck.kernels.evaluation_errors import Limits
 from fastcheck.types import Floats
@@ -102,9 +103,26 @@ def _log1p_small(x: float) -> float:
 def _all_small(values: Floats) -> bool:
     """Whether the series serve all of them; counted, since that vectorises and a maximum not."""
     large = 0
-    for i in range(values.size):
-        large += abs(values[i]) >= SERIES_THRESHOLD
+    for k in range(values.shape[0]):
+        for c in range(values.shape[1]):
+            large += abs(values[k, c]) >= SERIES_THRESHOLD
     return large == 0
+
+
+@part_kernel
+def _greatest(values: Floats) -> float:
+    """The largest, which is finite."""
+    best = float(values[0])
+    for k in range(1, values.size):
+        best = max(best, values[k])
+    return best
+
+
+@part_kernel
+def _column(values: Floats, c: int, out: Floats) -> None:
+    """Copy a column."""
+    for k in range(out.size):
+        out[k] = values[k, c]
 
 
 @part_kernel
@@ -139,7 +157,7 @@ def _softmax_value(z: Floats, t: Floats, p: float) -> float:
 @part_kernel
 def _subtract_target_mean(t: Floats, mass: float, d: Floats, mean: Floats) -> None:
     """d becomes d − Σ t d / Σ t, column by column."""
-    mean[:] = 0.0
+    fill(mean, 0.0)
     for k in range(t.size):
         if t[k] != 0.0:
             share = t[k] / mass
@@ -148,6 +166,17 @@ def _subtract_target_mean(t: Floats, mass: float, d: Floats, mean: Floats) -> No
     for k in range(t.size):
         for c in range(mean.size):
             d[k, c] -= mean[c]
+
+
+@part_kernel
+def _softmax_chances(z: Floats, t: Floats, below: Floats, chances: Floats) -> tuple[float, float]:
+    """Write z − max z and the softmax of z; return log Σ exp(z − max z) and Σ t."""
+    log_total = _below_top(z, below)
+    mass = 0.0
+    for k in range(z.size):
+        chances[k] = math.exp(below[k] - log_total)
+        mass += t[k]
+    return log_total, mass
 
 
 @part_kernel
@@ -160,79 +189,84 @@ def _softmax_large(below: Floats, log_total: float, e: Floats) -> float:
         grown += math.exp(below[k] - log_total) * math.expm1(min(e[k], 600.0))
     if top <= 500.0 and grown > -0.5:
         return math.log1p(grown)
-    moved = below + e
-    best = float(moved.max())
-    return best + _below_top(moved, e) - log_total
+    moved = np.empty(e.size)
+    for k in range(e.size):
+        moved[k] = below[k] + e[k]
+    return _greatest(moved) + _below_top(moved, e) - log_total
 
 
 @scalar_kernel
 def _softmax_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
     # With e = d − Σ t d / Σ t the loss grows by Σt · log1p(Σ_k p_k expm1(e_k)): for a one-hot
     # target the term that would cancel, p_y expm1(e_y), is zero.
-    below = np.empty(z.size)
-    log_total = _below_top(z, below)
-    probabilities = np.exp(below - log_total)
-    mass = t.sum()
+    below, chances = np.empty(z.size), np.empty(z.size)
+    log_total, mass = _softmax_chances(z, t, below, chances)
     _subtract_target_mean(t, mass, d, out)
-    columns = out.size
-    if _all_small(d.reshape(d.size)):
-        out[:] = 0.0
-        for k in range(z.size):
-            share = probabilities[k]
-            for c in range(columns):
-                out[c] += share * _expm1_small(d[k, c])
-        for c in range(columns):
-            out[c] = mass * _log1p_small(out[c])
+    if not _all_small(d):
+        for c in range(out.size):
+            _column(d, c, chances)
+            out[c] = mass * _softmax_large(below, log_total, chances)
         return
-    for c in range(columns):
-        out[c] = mass * _softmax_large(below, log_total, d[:, c].copy())
+    fill(out, 0.0)
+    for k in range(z.size):
+        share = chances[k]
+        for c in range(out.size):
+            out[c] += share * _expm1_small(d[k, c])
+    for c in range(out.size):
+        out[c] = mass * _log1p_small(out[c])
 
 
 @part_kernel
 def _softmax_odd_large(below: Floats, down: Floats, wide: Floats) -> float:
-    """log Σ_k π_k exp(wide_k) of one column, π the softmax of below + down."""
-    moved = below + down
-    weights = np.exp(moved - moved.max())
-    top, grown = 0.0, 0.0
+    """log Σ_k π_k exp(wide_k) of one column, π the softmax of below + down; overwrites both."""
+    moved = np.empty(wide.size)
     for k in range(wide.size):
+        moved[k] = below[k] + down[k]
+    start = _greatest(moved)
+    top = grown = total = 0.0
+    for k in range(wide.size):
+        weight = math.exp(moved[k] - start)
+        total += weight
         top = max(top, wide[k])
-        grown += weights[k] * math.expm1(min(wide[k], 600.0))
-    grown /= weights.sum()
+        grown += weight * math.expm1(min(wide[k], 600.0))
+    grown /= total
     if top <= 500.0 and grown > -0.5:
         return math.log1p(grown)
-    here, there = np.empty(wide.size), np.empty(wide.size)
-    there[:] = moved + wide
-    rise = float(there.max()) - float(moved.max())
-    return rise + _below_top(there.copy(), there) - _below_top(moved, here)
+    for k in range(wide.size):
+        wide[k] += moved[k]
+    rise = _greatest(wide) - start
+    return rise + _below_top(wide, down) - _below_top(moved, down)
 
 
 @scalar_kernel
 def _softmax_odd(z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats) -> None:
     # From one side to the other: Σt · log1p(Σ_k π_k expm1(w_k)), w the whole way and π the softmax
     # at the lower end, both with the targets' mean taken off.
-    below = np.empty(z.size)
-    log_total = _below_top(z, below)
-    probabilities = np.exp(below - log_total)
-    mass = t.sum()
+    below, chances = np.empty(z.size), np.empty(z.size)
+    _, mass = _softmax_chances(z, t, below, chances)
     for k in range(z.size):
         for c in range(out.size):
             up[k, c] -= down[k, c]
     _subtract_target_mean(t, mass, up, out)
     _subtract_target_mean(t, mass, down, out)
-    if _all_small(up.reshape(up.size)) and _all_small(down.reshape(down.size)):
-        out[:] = 0.0
-        base = np.ones(out.size)
-        for k in range(z.size):
-            share = probabilities[k]
-            for c in range(out.size):
-                there = share * _expm1_small(down[k, c])
-                base[c] += there
-                out[c] += (share + there) * _expm1_small(up[k, c])
+    if not (_all_small(up) and _all_small(down)):
+        wide = np.empty(z.size)
         for c in range(out.size):
-            out[c] = 0.5 * mass * _log1p_small(out[c] / base[c])
+            _column(down, c, chances)
+            _column(up, c, wide)
+            out[c] = 0.5 * mass * _softmax_odd_large(below, chances, wide)
         return
+    base = np.empty(out.size)
+    fill(base, 1.0)
+    fill(out, 0.0)
+    for k in range(z.size):
+        share = chances[k]
+        for c in range(out.size):
+            there = share * _expm1_small(down[k, c])
+            base[c] += there
+            out[c] += (share + there) * _expm1_small(up[k, c])
     for c in range(out.size):
-        out[c] = 0.5 * mass * _softmax_odd_large(below, down[:, c].copy(), up[:, c].copy())
+        out[c] = 0.5 * mass * _log1p_small(out[c] / base[c])
 
 
 @scalar_kernel
@@ -249,7 +283,7 @@ def _sigmoid_value(z: Floats, t: Floats, p: float) -> float:
 
 @scalar_kernel
 def _sigmoid_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
-    out[:] = 0.0
+    fill(out, 0.0)
     for k in range(z.size):
         for c in range(out.size):
             if t[k] != 1.0:
@@ -260,7 +294,7 @@ def _sigmoid_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) 
 
 @scalar_kernel
 def _sigmoid_odd(z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats) -> None:
-    out[:] = 0.0
+    fill(out, 0.0)
     for k in range(z.size):
         for c in range(out.size):
             above, below = up[k, c], down[k, c]
@@ -288,7 +322,7 @@ def _squared_value(z: Floats, t: Floats, p: float) -> float:
 
 @scalar_kernel
 def _squared_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
-    out[:] = 0.0
+    fill(out, 0.0)
     for k in range(z.size):
         residual = z[k] - t[k]
         for c in range(out.size):
@@ -297,7 +331,7 @@ def _squared_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) 
 
 @scalar_kernel
 def _squared_odd(z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats) -> None:
-    out[:] = 0.0
+    fill(out, 0.0)
     for k in range(z.size):
         residual = z[k] - t[k]
         for c in range(out.size):
@@ -356,7 +390,7 @@ def _huber_grown(r: float, d: float, p: float) -> float:
 
 @scalar_kernel
 def _huber_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) -> None:
-    out[:] = 0.0
+    fill(out, 0.0)
     for k in range(z.size):
         for c in range(out.size):
             out[c] += _huber_grown(z[k] - t[k], d[k, c], p)
@@ -364,7 +398,7 @@ def _huber_difference(z: Floats, t: Floats, p: float, d: Floats, out: Floats) ->
 
 @scalar_kernel
 def _huber_odd(z: Floats, t: Floats, p: float, up: Floats, down: Floats, out: Floats) -> None:
-    out[:] = 0.0
+    fill(out, 0.0)
     for k in range(z.size):
         r = z[k] - t[k]
         for c in range(out.size):

@@ -7,18 +7,20 @@ by a bound, and looked at only where the bound can't exclude it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.kernels.arrays import fill
 from fastcheck.kernels.calls import loss_odd
 from fastcheck.kernels.compiling import array_kernel, inlined_kernel, part_kernel
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.kernels.propagation import UNCROSSED, loss_crossings, outputs_change, row_of
 from fastcheck.types import Floats, Integers
 
-__all__ = ["linear_probes"]
+__all__ = ["linear_probes", "probe_state"]
 
 
 # How much farther than the linear reach a kink is looked for: what a smooth layer on the way can
@@ -43,6 +45,8 @@ class ProbeState(NamedTuple):
         Where each layer's units start; and the units probed, from there on.
     squares : ndarray, shape (max n,), float64
         Overwritten.
+    units, passed : ndarray, shape (2, max n,), int64 and float64
+        Active units of a layer and the next, in turn, and what they multiply a change by.
     work : ndarray, shape (3, ·), float64
         The changes before and behind a layer, in turn, and the weights between active units.
     curves : ndarray, shape (L + 1, 2), float64
@@ -56,9 +60,37 @@ class ProbeState(NamedTuple):
     firsts: Integers
     sources: Integers
     squares: Floats
+    units: Integers
+    passed: Floats
     work: Floats
     curves: Floats
     second_derivatives: Floats
+
+
+def probe_state(sizes: Sequence[int], curves: Floats, work: Floats) -> ProbeState:
+    """Return what `linear_probes` overwrites, for layers of the given sizes.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        `n_0, …, n_L`.
+    curves : ndarray, shape (L + 1, 2), float64
+        As `ProbeState` has it.
+    work : ndarray, shape (3, ≥ `work_row(…)`), float64
+    """
+    depth, widest = len(sizes) - 1, max(sizes[1:])
+    return ProbeState(
+        counts=np.zeros(depth, np.int64),
+        starts=np.zeros(depth + 1, np.int64),
+        firsts=np.cumsum([0, *sizes[1:]], dtype=np.int64),
+        sources=np.empty(sum(sizes[1:]), np.int64),
+        squares=np.empty(widest),
+        units=np.empty((2, widest), np.int64),
+        passed=np.empty((2, widest)),
+        work=work,
+        curves=curves,
+        second_derivatives=np.zeros((2, depth)),
+    )
 
 
 @part_kernel
@@ -102,16 +134,15 @@ def _gather(
 
 
 @part_kernel
-def _active(local_slope: Floats) -> tuple[Integers, Floats]:
-    """List the units that pass a change on, and what they multiply it by."""
-    found, kept = np.empty(local_slope.size, np.int64), np.empty(local_slope.size)
+def _active(local_slope: Floats, found: Integers, kept: Floats) -> int:
+    """List the units that pass a change on and what they multiply it by; return how many."""
     count = 0
     for i in range(local_slope.size):
         if local_slope[i] != 0.0:
             found[count] = i
             kept[count] = local_slope[i]
             count += 1
-    return found[:count], kept[:count]
+    return count
 
 
 @part_kernel
@@ -130,7 +161,7 @@ def _bend(state: ProbeState, k: int, l: int, changes: Floats) -> None:
     if second == 0.0:
         return
     tops = state.squares[: changes.shape[1]]
-    tops[:] = 0.0
+    fill(tops, 0.0)
     for j in range(changes.shape[0]):
         for c in range(tops.size):
             moved = abs(changes[j, c])
@@ -143,7 +174,7 @@ def _bend(state: ProbeState, k: int, l: int, changes: Floats) -> None:
 @part_kernel
 def _greatest_norm(D: Floats, squares: Floats) -> float:
     """The largest Euclidean norm of a column."""
-    squares[:] = 0.0
+    fill(squares, 0.0)
     for j in range(D.shape[0]):
         for c in range(D.shape[1]):
             squares[c] += D[j, c] * D[j, c]
@@ -218,6 +249,14 @@ def _near_kinks_first(
 
 
 @part_kernel
+def _scaled(factor: float, D: Floats, out: Floats) -> None:
+    """out = factor · D."""
+    for k in range(D.shape[0]):
+        for c in range(D.shape[1]):
+            out[k, c] = factor * D[k, c]
+
+
+@part_kernel
 def _end_crossings(
     net: NetworkArrays,
     rows: tuple[Floats, Floats, Floats],
@@ -231,8 +270,9 @@ def _end_crossings(
     z, outputs, t = rows
     if here.size == 0 and net.corners.size == 0:
         return
+    moved = np.empty((D.shape[0], D.shape[1]))
     for sign in (1.0, -1.0):
-        moved = sign * D
+        _scaled(sign, D, moved)
         outputs_change(net, z, sample, moved, here, crossed, differences)
         if net.corners.size > 0:
             loss_crossings(outputs, t, net.corners, moved, crossed)
@@ -290,14 +330,17 @@ def _end_of_probe(
     outputs = row_of(net, A, T.shape[0], sample, last)
     here = kinks[0][kinks[1][last] : kinks[1][last + 1]]
     columns = D.shape[1]
-    crossed = np.zeros(columns, np.int8)
+    crossed = np.empty(columns, np.int8)
+    for c in range(columns):
+        crossed[c] = UNCROSSED
     rows = (z, outputs, T[sample])
     _end_crossings(net, rows, here, sample, D, crossed, differences)
     share = _share(net, rows, here, D)
-    up, down = share * D, -share * D
-    nowhere, unmarked = kinks[0][:0], np.zeros(columns, np.int8)
-    outputs_change(net, z, sample, up, nowhere, unmarked, differences)
-    outputs_change(net, z, sample, down, nowhere, unmarked, differences)
+    up, down = np.empty((D.shape[0], columns)), np.empty((D.shape[0], columns))
+    _scaled(share, D, up)
+    _scaled(-share, D, down)
+    outputs_change(net, z, sample, up, here[:0], crossed, differences)  # no kink: nothing is noted
+    outputs_change(net, z, sample, down, here[:0], crossed, differences)
     grown = np.empty(columns)
     loss_odd(odd, net.loss_parameter, outputs, T[sample], up, down, grown)
     for c in range(columns):
@@ -318,7 +361,7 @@ def _bound(
         third += 4.0 * second * bent + output_size * twice
         second += output_size * bent
     tops = state.squares[: D.shape[1]]
-    tops[:] = 0.0
+    fill(tops, 0.0)
     for k in range(D.shape[0]):
         for c in range(tops.size):
             tops[c] += abs(D[k, c])
@@ -405,8 +448,11 @@ def _start(
     state.counts[l] = positions.size
     state.starts[l + 1] = state.starts[l] + positions.size * stride
     sources = _probed(state, l)
+    own, moving = np.empty(positions.size), np.empty(positions.size)
     for c in range(positions.size):
         sources[c] = active[positions[c]]
+        own[c] = local_slopes[positions[c]]
+        moving[c] = own[c] * step
     moved = _changes(state, k, l, rows.size)
     if k > 1 and positions.size == active.size:  # what `_advance` has gathered
         G = state.work[2, : rows.size * active.size].reshape((rows.size, active.size))
@@ -414,15 +460,13 @@ def _start(
             for c in range(positions.size):
                 moved[j, c] = G[j, c] * step
     else:
-        _gather(W, rows, sources, local_slopes[positions] * step, moved)
+        _gather(W, rows, sources, moving, moved)
     state.second_derivatives[0, l] = 0.5 * state.curves[l, 0] * step
     state.second_derivatives[1, l] = state.curves[l, 1] / 6.0 * step * step
     if k < state.counts.size - 1:
         _bend(state, k, l, moved)
     if here.size > 0:
-        _near_kinks_first(
-            z, here, W, norms, sources, local_slopes[positions], step, reach[first:last]
-        )
+        _near_kinks_first(z, here, W, norms, sources, own, step, reach[first:last])
 
 
 @inlined_kernel
@@ -441,19 +485,23 @@ def _propagate(
 ) -> None:
     """Carry the probes of one sample from their own layer to the outputs."""
     m, last = trace[2].shape[0], net.activations.size - 1
-    stride = 1  # no probe is carried to the first layer
-    for k in range(1, last + 1):
+    stride = net.sizes[last + 1]  # no probe is carried to the first layer
+    for k in range(1, last):
         stride = max(stride, net.sizes[k + 1])
-    active, active_gains = np.empty(0, np.int64), np.empty(0)
+    active, active_gains = state.units[1, :0], state.passed[1, :0]
     for k in range(last + 1):
         first = state.firsts[k]
         z = row_of(net, trace[0], m, sample, k)
         here = kinks[0][kinks[1][k] : kinks[1][k + 1]]
         _own_kinks(z, here, steps[k], reach[first : state.firsts[k + 1]])
-        if k == last:
-            rows, row_gains = np.arange(z.size), np.ones(z.size)
+        rows, row_gains = state.units[k % 2], state.passed[k % 2]
+        count = z.size
+        if k < last:
+            count = _active(row_of(net, local_slopes, m, sample, k), rows, row_gains)
         else:
-            rows, row_gains = _active(row_of(net, local_slopes, m, sample, k))
+            for i in range(count):
+                rows[i], row_gains[i] = i, 1.0
+        rows, row_gains = rows[:count], row_gains[:count]
         if k > 0:
             start = net.weight_offsets[k]
             W = theta[start : start + net.sizes[k] * z.size].reshape((z.size, net.sizes[k]))
@@ -467,11 +515,14 @@ def _propagate(
 
 
 @part_kernel
-def _own_changes(outputs: int, start: int, stop: int, step: float) -> Floats:
+def _own_changes(outputs: int, start: int, step: float, sources: Integers) -> Floats:
     """The changes of the output units' own probes, (outputs, probes): one output each."""
-    D = np.zeros((outputs, stop - start))
-    for c in range(stop - start):
-        D[start + c, c] = step
+    D = np.empty((outputs, sources.size))
+    for k in range(outputs):
+        for c in range(sources.size):
+            D[k, c] = step if k == start + c else 0.0
+    for c in range(sources.size):
+        sources[c] = start + c
     return D
 
 
@@ -492,17 +543,18 @@ def _finish(
     """Turn the changes at the outputs into slopes; the output units' own probes start here."""
     last = net.activations.size - 1
     outputs = net.sizes[last + 1]
-    bounds[:] = 0.0
-    most = 0.0
-    off = row_of(net, trace[1], trace[2].shape[0], sample, last) - trace[2][sample]
+    most = farthest = 0.0
+    A, t = row_of(net, trace[1], trace[2].shape[0], sample, last), trace[2][sample]
+    for k in range(outputs):
+        farthest = max(farthest, abs(A[k] - t[k]))
     for l in range(last, -1, -1):
         first, stop = state.firsts[l], state.firsts[l + 1]
         count = outputs if l == last else state.counts[l]
         width = max(1, min(count, OWN_CHANGES // outputs)) if l == last else max(1, count)
         for start in range(0, count, width):
             if l == last:
-                D = _own_changes(outputs, start, min(start + width, count), steps[last])
-                sources = np.arange(start, min(start + width, count))
+                sources = state.sources[first + start : min(first + start + width, stop)]
+                D = _own_changes(outputs, start, steps[last], sources)
             else:
                 D = _changes(state, last, l, outputs)
                 sources = _probed(state, l)
@@ -513,7 +565,7 @@ def _finish(
             if start + width >= count:
                 if l == last:
                     most = _largest(slopes[first:stop])
-                bounds[l] = _bound(state, l, D, steps[l], most, 1.0 + _largest(off))
+                bounds[l] = _bound(state, l, D, steps[l], most, 1.0 + farthest)
 
 
 @array_kernel
@@ -526,12 +578,11 @@ def linear_probes(
     row_norms: Floats,
     samples: tuple[int, int],
     steps: Floats,
-    curves: Floats,
     requested: NDArray[np.bool_],
     slopes: Floats,
     reach: Floats,
     bounds: Floats,
-    work: Floats,
+    state: ProbeState,
     differences: Integers,
     odd: int,
 ) -> None:
@@ -557,29 +608,18 @@ def linear_probes(
     touched : ndarray, shape (Σ n_l,), bool
         Which units are asked for.
     slopes : ndarray, shape (samples, Σ n_l), float64
-        Filled in: D(δ)/2δ at δ → 0, 0 for units that pass nothing on.
+        Filled in: D(δ)/2δ at δ → 0; 0 before, and left so for units that pass nothing on.
     reach : ndarray, shape (samples, Σ n_l), float64
-        Filled in: the share of h within which no kink is met (2 where none is met at all).
+        Lowered to the share of h within which no kink is met; 2 before.
     bounds : ndarray, shape (samples, L), float64
-        Filled in: about the largest |D(δ)/2δ − slope| of each layer's probes at δ ≤ h.
-    work : ndarray, shape (3, ≥ `work_row(…)`), float64
+        Filled in: about the largest |D(δ)/2δ − slope| of each layer's probes at δ ≤ h; 0 before.
+    state : ProbeState
         Overwritten.
     odd : int
         `Calls.loss_odd`.
     """
-    last = net.activations.size - 1
-    firsts = np.zeros(last + 2, np.int64)
-    for k in range(last + 1):
-        firsts[k + 1] = firsts[k] + net.sizes[k + 1]
-    slopes[:] = 0.0
-    reach[:] = 2.0
     for sample in range(samples[0], samples[1]):
         row = sample - samples[0]
-        state = ProbeState(
-            np.zeros(last + 1, np.int64), np.zeros(last + 2, np.int64), firsts,
-            np.empty(firsts[last + 1], np.int64), np.empty(net.sizes[1:].max()), work,
-            curves, np.zeros((2, last + 1)),
-        )  # fmt: skip
         _propagate(
             net, theta, trace, kinks, local_slopes, row_norms, sample, steps[sample], requested,
             reach[row], state,

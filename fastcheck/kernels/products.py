@@ -137,27 +137,10 @@ def _compiled_tile(tile: Tile) -> Callable[..., None]:
     return multiply
 
 
-def _plain_tile(tile: Tile) -> Callable[..., None]:
-    """Return the same in Python, for debugging with numba switched off."""
-
-    def multiply(
-        W: Floats, w: int, A: Floats, a: int, Z: Floats, z: int, n: int, stride: int
-    ) -> None:
-        for r in range(tile.rows):
-            for c in range(tile.columns):
-                total = 0.0
-                for j in range(n):
-                    total += W[w + r * n + j] * A[a + j * stride + c]
-                Z[z + r * stride + c] = total
-
-    return multiply
-
-
-_make = _plain_tile if getattr(numba.config, "DISABLE_JIT", 0) else _compiled_tile
 _WIDE, _NARROW = host_tiles()
 ROWS, COLUMNS = _WIDE.rows, _WIDE.columns
-_rows_wide, _row_wide = _make(_WIDE), _make(_WIDE._replace(rows=1))
-_rows_narrow, _row_narrow = _make(_NARROW), _make(_NARROW._replace(rows=1))
+_rows_wide, _row_wide = _compiled_tile(_WIDE), _compiled_tile(_WIDE._replace(rows=1))
+_rows_narrow, _row_narrow = _compiled_tile(_NARROW), _compiled_tile(_NARROW._replace(rows=1))
 
 
 @scalar_kernel

@@ -115,11 +115,20 @@ def _at_loss(
     if net.corners.size > 0:
         loss_crossings(outputs, T[sample], net.corners, D, crossed)
     if odd.size > 0:
-        loss_odd(
-            loss[1], net.loss_parameter, outputs, T[sample], D[:, : odd.size].copy(),
-            D[:, odd.size :].copy(), odd,
-        )  # fmt: skip
+        up, down = np.empty((z.size, odd.size)), np.empty((z.size, odd.size))
+        for k in range(z.size):
+            for c in range(odd.size):
+                up[k, c], down[k, c] = D[k, c], D[k, odd.size + c]
+        loss_odd(loss[1], net.loss_parameter, outputs, T[sample], up, down, odd)
     loss_growth(loss[0], net.loss_parameter, outputs, T[sample], D, out)
+
+
+@part_kernel
+def _placed(units: Integers, deltas: Floats, D: Floats) -> None:
+    """D[units[c], c] = deltas[c], and 0 elsewhere."""
+    for j in range(D.shape[0]):
+        for c in range(D.shape[1]):
+            D[j, c] = deltas[c] if j == units[c] else 0.0
 
 
 @array_kernel
@@ -166,15 +175,16 @@ def loss_change(
     m, last = T.shape[0], net.activations.size - 1
     z = row_of(net, Z, m, sample, l)
     columns = units.size
-    crossed[:] = UNCROSSED
-    D = np.zeros((net.sizes[l + 1], columns)) if l == last else np.empty((0, columns))
-    first = deltas.copy()
+    D = np.empty((z.size if l == last else 0, columns))
+    _placed(units, deltas, D)
+    first = np.empty(columns)
     here = kinks[0][kinks[1][l] : kinks[1][l + 1]]
     address = differences[net.activations[l]]
     for c in range(columns):
+        crossed[c] = UNCROSSED
         if l == last:
-            D[units[c], c] = deltas[c]
             continue
+        first[c] = deltas[c]
         mark_crossings(z[units[c]], first[c : c + 1], here, crossed[c : c + 1])
         change(address, net.parameters[l], z[units[c]], first[c : c + 1])
         first[c] *= mask_of(net, l, sample, units[c])

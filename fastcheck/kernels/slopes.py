@@ -33,17 +33,14 @@ def _piece_slopes(address: int, p: float, kinks: Floats) -> Floats:
 
 
 @part_kernel
-def _straight(
-    Z: Floats, kinks: Floats, slopes: Floats, local_slopes: tuple[Floats, Floats], first: int
-) -> int:
+def _straight(z: Floats, kinks: Floats, slopes: Floats, left: Floats, right: Floats) -> int:
     """Fill in the gains of a layer that is linear between its kinks; return how many lie on one."""
-    left, right = local_slopes
     on_kink = 0
-    for i in range(first, first + Z.size):
-        z, below, upto = Z[i - first], 0, 0
-        for k in range(kinks.size):
-            below += z > kinks[k]
-            upto += z >= kinks[k]
+    for i in range(z.size):
+        below, upto = 0, 0
+        for kink in kinks:
+            below += z[i] > kink
+            upto += z[i] >= kink
         on_kink += upto - below
         left[i], right[i] = slopes[below], slopes[upto]
     return on_kink
@@ -51,27 +48,25 @@ def _straight(
 
 @part_kernel
 def _curved(
-    net: NetworkArrays,
-    l: int,
-    Z: Floats,
+    address: int,
+    p: float,
+    z: Floats,
     kinks: Floats,
     steps: Floats,
-    local_slopes: tuple[Floats, Floats],
-    first: int,
-    address: int,
+    left: Floats,
+    right: Floats,
 ) -> int:
     """As `_straight`, for any activation: central differences at each sample's own step."""
-    left, right = local_slopes
     on_kink = 0
     both = np.empty(2)
-    for i in range(first, first + Z.size):
-        z, step = Z[i - first], steps[(i - first) // net.sizes[l + 1]]
-        room = np.inf
+    units = z.size // steps.size
+    for i in range(z.size):
+        step, room = steps[i // units], np.inf
         for kink in kinks:
-            room = min(room, abs(z - kink))
+            room = min(room, abs(z[i] - kink))
         step = min(step, 0.5 * room) if room > 0.0 else ONE_SIDED_STEP * step
         both[0], both[1] = -step, step
-        change(address, net.parameters[l], z, both)
+        change(address, p, z[i], both)
         if room > 0.0:
             left[i] = right[i] = (both[1] - both[0]) / (2.0 * step)
         else:
@@ -84,11 +79,10 @@ def _curved(
 def layer_slopes(
     net: NetworkArrays,
     Z: Floats,
-    m: int,
     steps: Floats,
     kinks: tuple[Floats, Integers],
     straight: NDArray[np.bool_],
-    local_slopes: tuple[Floats, Floats],
+    gains: tuple[Floats, Floats],
     differences: Integers,
 ) -> int:
     """Fill in what each unit multiplies a small change by; return how many units lie on a kink.
@@ -100,7 +94,6 @@ def layer_slopes(
     ----------
     net : NetworkArrays
     Z : ndarray, shape (m · Σ n_l,), float64
-    m : int
     steps : ndarray, shape (L, m), float64
     kinks : tuple of ndarray
         As for `loss_change`.
@@ -111,23 +104,21 @@ def layer_slopes(
     differences : ndarray, shape (L + 1,), int64
         `Calls.differences`.
     """
-    left, right = local_slopes
     on_kink = 0
     first = 0
     for l in range(net.activations.size):
         here = kinks[0][kinks[1][l] : kinks[1][l + 1]]
-        count = m * net.sizes[l + 1]
-        z = Z[first : first + count]
-        address = differences[net.activations[l]]
+        stop = first + steps.shape[1] * net.sizes[l + 1]
+        z, left, right = Z[first:stop], gains[0][first:stop], gains[1][first:stop]
+        address, p = differences[net.activations[l]], net.parameters[l]
         if straight[l]:
-            slopes = _piece_slopes(address, net.parameters[l], here)
-            on_kink += _straight(z, here, slopes, local_slopes, first)
+            on_kink += _straight(z, here, _piece_slopes(address, p, here), left, right)
         else:
-            on_kink += _curved(net, l, z, here, steps[l], local_slopes, first, address)
+            on_kink += _curved(address, p, z, here, steps[l], left, right)
         mask = net.mask_offsets[l]
         if mask >= 0:
-            for i in range(count):
-                left[first + i] *= net.masks[mask + i]
-                right[first + i] *= net.masks[mask + i]
-        first += count
+            for i in range(z.size):
+                left[i] *= net.masks[mask + i]
+                right[i] *= net.masks[mask + i]
+        first = stop
     return on_kink

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.kernels.forward import NetworkArrays, forward_trace
-from fastcheck.kernels.probes import linear_probes
+from fastcheck.kernels.probes import linear_probes, probe_state
 from fastcheck.kernels.propagation import loss_change
 from fastcheck.kernels.slopes import layer_slopes
 from fastcheck.model.network import ActivationSpec, Batch, Network
@@ -219,7 +219,7 @@ def with_gains(probes: Probes) -> Probes:
     left, right = np.empty_like(probes.Z), np.empty_like(probes.Z)
     network = probes.network
     on_kink = layer_slopes(
-        probes.net, probes.Z, probes.batch.size, _gain_steps(probes),
+        probes.net, probes.Z, _gain_steps(probes),
         probes.kinks, np.array([_straight(a) for a in network.activations]), (left, right),
         network.calls.differences,
     )  # fmt: skip
@@ -289,13 +289,14 @@ def linear_slopes(
         About the largest change of these slopes within the step.
     """
     count = samples[1] - samples[0]
-    slopes = np.empty((count, 1, requested.size))
-    reach, bounds = np.empty((count, requested.size)), np.empty((count, probes.network.depth))
+    slopes, reach = np.zeros((count, 1, requested.size)), np.full((count, requested.size), 2.0)
+    bounds = np.zeros((count, probes.network.depth))
+    state = probe_state(probes.network.sizes, probes.curves, work)
     calls = probes.network.calls
     linear_probes(
         probes.net, probes.network.theta, probes.trace, probes.kinks, probes.left,
-        probes.row_norms, samples, probes.steps, probes.curves, requested, slopes[:, 0], reach,
-        bounds, work, calls.differences, calls.loss_odd,
+        probes.row_norms, samples, probes.steps, requested, slopes[:, 0], reach, bounds, state,
+        calls.differences, calls.loss_odd,
     )  # fmt: skip
     return slopes, reach, bounds
 
