@@ -196,6 +196,40 @@ def test_c_functions_are_kept_in_the_same_way(folder: Path) -> None:
     assert (hits_again(), hits_again()) == (0, 1)
 
 
+def test_what_another_process_compiles_is_waited_for(folder: Path) -> None:
+    class Other:
+        def wait(self, seconds: float) -> None:
+            fresh()
+
+    kernel: Any = compiling.array_kernel(doubled)
+    kernel._cache.pending = Other()
+    assert kernel(4.0) == 8.0
+    assert hits(kernel) == 1
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "import time; time.sleep(60)"])
+def test_what_another_process_did_not_compile_is_compiled_here(
+    folder: Path, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_cache, "LONGEST_WAIT", 0.5)
+    kernel: Any = compiling.array_kernel(doubled)
+    with subprocess.Popen([sys.executable, "-c", code]) as other:
+        kernel._cache.pending = other
+        assert kernel(4.0) == 8.0
+        other.kill()
+    assert hits(kernel) == 0
+
+
+def test_a_listener_is_told_what_is_compiled_and_nothing_of_what_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(disk_cache, "listeners", [told.append])
+    fresh()
+    fresh()
+    assert told == ["doubled"]
+
+
 AT_ONCE = """
 import sys
 from fastcheck.kernels.compiling import array_kernel

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
+import pickle  # noqa: TID251
 import pkgutil
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
 
 import fastcheck.kernels
+from fastcheck import Network, numerical_gradient
 from fastcheck.kernels import compiling
 
 
@@ -109,3 +113,88 @@ def test_kernels_that_two_processes_kept_are_not_taken_for_each_other(tmp_path: 
     assert results("second") == "2.0"
     assert len(list(tmp_path.rglob("two*.nbc"))) == 2
     assert results("first", "second") == "1.0 2.0"
+
+
+# Activations of the tables in an order of its own, and one of the user's, of one name in all.
+BY_ADDRESS = """
+import sys
+import numpy as np
+from fastcheck.kernels.activations import ACTIVATIONS
+from fastcheck.kernels.calls import Calls
+from fastcheck.kernels.custom import own_activation, own_loss
+from fastcheck.kernels.losses import LOSSES
+
+factor, *names = sys.argv[1:]
+factor = float(factor)
+
+def of_one_name(z):
+    return factor * z
+
+entries = [*[ACTIVATIONS[name] for name in names], own_activation(of_one_name)]
+calls = Calls(entries, LOSSES["squared_error"])
+for layer, name in enumerate([*names, "own"], start=1):
+    z = np.array([0.5, -0.5])
+    calls.activate(layer, 0.01, z)
+    print(name, *z)
+print("loss", calls.sum_of_losses(0.0, np.array([[3.0]]), np.array([[1.0]])))
+own = Calls(entries, own_loss(lambda output, target: factor * (output - target)))
+print("own loss", own.sum_of_losses(0.0, np.array([[3.0]]), np.array([[1.0]])))
+"""
+VALUES = {
+    "relu": (0.5, 0.0),
+    "tanh": (math.tanh(0.5), math.tanh(-0.5)),
+    "leaky_relu": (0.5, -0.005),
+    "identity": (0.5, -0.5),
+}
+
+
+def test_four_processes_at_once_call_their_own_functions_on_a_cold_cache_and_a_full_one(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "by_address.py"
+    script.write_text(BY_ADDRESS)
+    paths = {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent.parent)}
+
+    def started(process: int) -> tuple[str, subprocess.Popen[str]]:
+        names = [*VALUES][process:] + [*VALUES][:process]
+        factor = process + 2.0
+        expected = {**{name: VALUES[name] for name in names}, "own": (0.5 * factor, -0.5 * factor)}
+        text = [f"{name} {one!r} {two + 0.0!r}" for name, (one, two) in expected.items()]
+        text += ["loss 2.0", f"own loss {2.0 * factor!r}"]
+        command = [sys.executable, str(script), str(factor), *names]
+        environment = os.environ | paths
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        return "\n".join(text), running
+
+    for _ in range(2):
+        running = [started(number) for number in range(4)]
+        printed = [process.communicate()[0] for _, process in running]
+        assert [p.strip().replace("-0.0\n", "0.0\n") for p in printed] == [e for e, _ in running]
+    # One of each entry in use, and none of the user's own.
+    assert len(list(tmp_path.rglob("calls._*.nbc"))) == len(VALUES) + 1
+
+
+def test_no_address_leaves_its_process() -> None:
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(4, 3)), rng.normal(size=(2, 4))]
+    network = Network.from_arrays(weights, activations="relu", loss="squared_error")
+    inputs, targets = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+    known = numerical_gradient(network, inputs, targets)
+    with pytest.raises(TypeError, match="one process"):
+        pickle.dumps(network.calls)
+    again = pickle.loads(pickle.dumps(network))  # noqa: S301
+    assert "calls" not in vars(again)
+    assert (numerical_gradient(again, inputs, targets) == known).all()
+
+
+def test_an_own_function_that_changed_is_another_one() -> None:
+    def bound(factor: float) -> Network:
+        def of_one_name(z: float) -> float:
+            return factor * z
+
+        layer = [np.ones((1, 1))]
+        return Network.from_arrays(layer, activations=[of_one_name], loss="squared_error")
+
+    for factor in (2.0, 3.0):  # J = (factor · w)² / 2 at w = 1
+        found = numerical_gradient(bound(factor), [[1.0]], [[0.0]])
+        assert found[0] == pytest.approx(factor**2, rel=1e-8)

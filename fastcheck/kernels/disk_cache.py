@@ -13,9 +13,11 @@ import importlib
 import logging
 import os
 import pickle  # noqa: TID251  # of our own entries, once their digest is right
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ __all__ = ["KernelCache", "say_not_kept"]
 caching: Any = importlib.import_module("numba.core.caching")  # typed in recent releases only
 MAGIC = b"fastcheck kernel 1\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
+LONGEST_WAIT = 300.0  # seconds for a kernel that another process compiles
+listeners: list[Callable[[str], None]] = []  # told the name of each function that is compiled
 _said: set[str] = set()
 
 
@@ -149,10 +153,27 @@ class KernelCache(caching.FunctionCache):  # type: ignore[misc]
         self._cache_file = _VerifiedFiles(
             self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
         )
+        self.pending: subprocess.Popen[bytes] | None = None  # a process that compiles it
         self.enable()
+
+    def is_kept(self) -> bool:
+        """Return whether there is an index of the function; a damaged one counts, too."""
+        return Path(self._cache_file._index_path).exists()
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the compiled function of a signature, None where it has to be compiled."""
+        found = self._load(sig, target_context)
+        if found is None:
+            for tell in listeners:
+                tell(self._py_func.__name__)
+        if found is None and self.pending is not None:
+            pending, self.pending = self.pending, None
+            with suppress(subprocess.TimeoutExpired):
+                pending.wait(LONGEST_WAIT)
+            found = self._load(sig, target_context)
+        return found
+
+    def _load(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
         except Exception:  # whole, but of no use: an entry that can't be rebuilt is replaced

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.execution.buffers import borrow
+from fastcheck.kernels.ahead import compile_ahead
 from fastcheck.methods.unit.assembly import Chunk, ChunkResult, assemble
 from fastcheck.methods.unit.kink_conventions import probes_at_theta
 from fastcheck.methods.unit.kinks import evaluate_kinks, merge_kinks
@@ -203,5 +204,6 @@ def prepare(
         Which components; None for all.
     settings : Settings
     """
+    compile_ahead()
     probes = trace_of(network, batch, settings.epsilon)
     return UnitMethod(measured(probes), indices, settings)
