@@ -59,6 +59,17 @@ def test_every_form_gives_the_vector_in_the_order_of_theta(form: str, layout: st
     assert (found.precision, found.missing) == ("float64", ())
 
 
+def test_arrays_in_memory_that_is_no_array_are_read() -> None:
+    """Views of a file's bytes, of a memory map, of another library's buffer."""
+    network = Network.from_arrays([np.ones((2, 3))], [np.zeros(2)])
+    given = np.arange(8.0)
+    for buffer in (given.tobytes(), bytearray(given.tobytes()), memoryview(given.tobytes())):
+        whole = np.frombuffer(buffer)
+        parts = [whole[:6].reshape(2, 3), whole[6:]]
+        found = read_gradient(network, parts, np.ones((1, 3)), np.ones((1, 2)))
+        np.testing.assert_array_equal(found.vector, given)
+
+
 def test_owners_names_are_known() -> None:
     net = network(names={"W1": "net.0.weight", "b1": "net.0.bias"})
     g = blocks(net)

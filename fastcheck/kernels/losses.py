@@ -15,7 +15,6 @@ import numpy as np
 
 from fastcheck.kernels import evaluation_errors as evaluation
 from fastcheck.kernels.activations import (
-    clip_difference,
     expit,
     softplus_difference,
     softplus_value,
@@ -372,20 +371,13 @@ def _huber_value(z: Floats, t: Floats, p: float) -> float:
 @scalar_kernel
 def _huber_grown(r: float, d: float, p: float) -> float:
     """The growth of one output's loss when its residual r grows by d."""
-    w = r + d
-    if abs(r) <= p and abs(w) <= p:
-        return d * (r + 0.5 * d)
-    if min(r, w) >= p:
-        return p * d
-    if max(r, w) <= -p:
-        return -p * d
-    inner, outer = min(max(r, -p), p), min(max(w, -p), p)
-    if min(r, w) > -p or max(r, w) < p:  # over one corner: the way inside it, and the rest
-        inside = clip_difference(r, d, -p, p)
-        beyond = p if max(r, w) > p else -p
-        return inside * (inner + 0.5 * inside) + beyond * (d - inside)
-    flat = max(abs(w) - p, 0.0) - max(abs(r) - p, 0.0)
-    return 0.5 * (outer - inner) * (outer + inner) + p * flat
+    if d < 0.0:
+        r, d = -r, -d
+    # How much of d lies below −p, above p and between: no length cancels.
+    below = min(max(-p - r, 0.0), d)
+    above = d - min(max(p - r, 0.0), d)
+    inside = d - below - above
+    return inside * (r + below + 0.5 * inside) + p * (above - below)
 
 
 @scalar_kernel

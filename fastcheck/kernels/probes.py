@@ -30,7 +30,8 @@ KINK_MARGIN = 1.05
 OWN_CHANGES = 2**20
 # Slopes at θ are taken by a change of the outputs of at most so much: its square is no digit.
 SMALL_CHANGE = 2.0**-30
-# ... and this share of the way to an output's nearest kink, but no less than the second number.
+# ... and so many times the residual, where the output activation bends; and this share of the way
+# to an output's nearest kink, but no less than the second number.
 SHARE_OF_ROOM, LEAST_CHANGE = 2.0**-6, 2.0**-600
 
 
@@ -293,17 +294,21 @@ def _room(net: NetworkArrays, z: float, residual: float, here: Floats) -> float:
 
 @part_kernel
 def _share(
-    net: NetworkArrays, rows: tuple[Floats, Floats, Floats], here: Floats, D: Floats
+    net: NetworkArrays, rows: tuple[Floats, Floats, Floats], here: Floats, D: Floats, bent: bool
 ) -> float:
     """Which share of the changes tells the slope at θ: a power of two; all for own functions.
 
-    It is small, and so small that no output meets a kink.
+    It is small, and so small that no output meets a kink, nor one whose activation is
+    `bent` bends by more than its residual.
     """
     z, outputs, t = rows
     top, most = 0.0, SMALL_CHANGE
     for k in range(D.shape[0]):
+        residual = outputs[k] - t[k]
         top = max(top, _largest(D[k]))
-        most = min(most, SHARE_OF_ROOM * _room(net, z[k], outputs[k] - t[k], here))
+        most = min(most, SHARE_OF_ROOM * _room(net, z[k], residual, here))
+        if bent:
+            most = min(most, SMALL_CHANGE * abs(residual))
     if net.cancels or not most < top < np.inf:
         return 1.0
     return float(np.exp2(np.floor(np.log2(max(most, LEAST_CHANGE) / top))))
@@ -320,6 +325,7 @@ def _end_of_probe(
     sources: Integers,
     slopes: Floats,
     reach: Floats,
+    bent: bool,
     differences: Integers,
     odd: int,
 ) -> None:
@@ -335,7 +341,7 @@ def _end_of_probe(
         crossed[c] = UNCROSSED
     rows = (z, outputs, T[sample])
     _end_crossings(net, rows, here, sample, D, crossed, differences)
-    share = _share(net, rows, here, D)
+    share = _share(net, rows, here, D, bent)
     up, down = np.empty((D.shape[0], columns)), np.empty((D.shape[0], columns))
     _scaled(share, D, up)
     _scaled(-share, D, down)
@@ -560,7 +566,7 @@ def _finish(
                 sources = _probed(state, l)
             _end_of_probe(
                 net, trace, kinks, sample, D, steps[l], sources, slopes[first:stop],
-                reach[first:stop], differences, odd,
+                reach[first:stop], state.curves[last, 0] > 0.0, differences, odd,
             )  # fmt: skip
             if start + width >= count:
                 if l == last:

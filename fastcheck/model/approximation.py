@@ -64,8 +64,8 @@ class Kinks:
         """
         slack = 0.0 if self.slack is None else self.slack
         shift = target - values
-        low = np.minimum(self.low, values) + np.minimum(shift, 0.0) - slack
-        high = np.maximum(self.high, values) + np.maximum(shift, 0.0) + slack
+        low = np.minimum(self.low, values) + shift - slack
+        high = np.maximum(self.high, values) + shift + slack
         return np.clip(gradient, low, high)
 
 

@@ -223,7 +223,9 @@ class ThetaLayout:
     def _shared_object(self, arrays: Mapping[str, NDArray[np.floating]]) -> Floats | None:
         """Return the vector all arrays are consecutive views of, None where there is none."""
         owner = arrays[self.blocks[0].name].base
-        if owner is None or owner.dtype != np.float64 or owner.shape != (self.size,):
+        if not isinstance(owner, np.ndarray):  # a file's bytes, or another library's memory
+            return None
+        if owner.dtype != np.float64 or owner.shape != (self.size,):
             return None
         if not owner.flags.c_contiguous:
             return None

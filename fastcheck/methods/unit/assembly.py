@@ -219,7 +219,7 @@ def _apply_kinks(
     values[positions] += scale * rows.change
     crossing = rows.others.any(axis=0)
     if derivative is not None:
-        derivative[positions[crossing]] += scale * rows.change[crossing]
+        derivative[positions] += scale * rows.crossing
     low = values[positions] + scale * np.minimum(rows.others.min(axis=0), 0.0)
     high = values[positions] + scale * np.maximum(rows.others.max(axis=0), 0.0)
     # Where a shared slope was taken out again, rounding is left, kink or not.

@@ -31,6 +31,9 @@ class KinkRows:
         Indices of θ.
     change : ndarray, shape (n,), float64
         To be added to the value that the shared slope gives.
+    crossing : ndarray, shape (n,), float64
+        To be added to the derivative that the shared slope gives: what comes of samples that meet a
+        kink, without what curvature alone does to the difference of others.
     others : ndarray, shape (K, n), float64
         What other right answers differ from the changed value by: the secants to both sides, and
         the derivative at θ by each convention for units on a kink.
@@ -41,6 +44,7 @@ class KinkRows:
 
     indices: Integers
     change: Floats
+    crossing: Floats
     others: Floats
     size: Floats
 
@@ -49,7 +53,8 @@ def merge_kinks(parts: Sequence[KinkRows]) -> KinkRows:
     """Sum what several samples change, component by component, in their order."""
     parts = [part for part in parts if part.indices.size]
     if not parts:
-        return KinkRows(np.zeros(0, np.int64), np.zeros(0), np.zeros((1, 0)), np.zeros(0))
+        none = np.zeros(0)
+        return KinkRows(np.zeros(0, np.int64), none, none, np.zeros((1, 0)), none)
     if len(parts) == 1:
         return parts[0]
     indices, places = np.unique(np.concatenate([p.indices for p in parts]), return_inverse=True)
@@ -58,10 +63,11 @@ def merge_kinks(parts: Sequence[KinkRows]) -> KinkRows:
         return np.bincount(places, weights=values, minlength=indices.size).astype(np.float64)
 
     others = np.concatenate([p.others for p in parts], axis=1)
-    change = np.concatenate([p.change for p in parts])
-    size = np.concatenate([p.size for p in parts])
-    sums = np.stack([total(other) for other in others])
-    return KinkRows(indices, total(change), sums, total(size))
+    change, crossing, size = (
+        total(np.concatenate([getattr(p, name) for p in parts]))
+        for name in ("change", "crossing", "size")
+    )
+    return KinkRows(indices, change, crossing, np.stack([total(each) for each in others]), size)
 
 
 def evaluate_kinks(
@@ -214,7 +220,9 @@ class _Layer:
         rights = np.stack([*sides[:SECANTS], *(self.at_theta[:, units] * inputs)])
         others, size = rights - value, np.maximum(np.abs(rights).max(axis=0), np.abs(shared))
         others[:, ~crossed] = 0.0
-        return KinkRows(index[order], (value - shared)[order], others[:, order], size[order])
+        at_theta = np.where(crossed, value - self.shared[0, units] * inputs, 0.0)
+        change = value - shared
+        return KinkRows(index[order], change[order], at_theta[order], others[:, order], size[order])
 
     def _shared_values(self, units: Integers, inputs: Floats) -> Floats:
         """What the shared slopes give to each component, all powers of (δ/h)² included."""
