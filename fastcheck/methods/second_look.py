@@ -74,13 +74,14 @@ def look_again(
             _values(network, batch, indices, replace(here, epsilon=settings.epsilon / divisor))
             for divisor in (2.0, 4.0)
         )
-    noise = np.array(np.broadcast_to(approximation.noise, values.shape))
+        least = textbook.noise_in_blocks(textbook.without_noise(network, batch, indices, here))
+    noise = np.array(np.broadcast_to(np.maximum(approximation.noise, least), values.shape))
     target, left, factor = _extrapolated((values[positions], half, quarter), noise[positions])
     with ignore_overflow():
         left = np.maximum(left, np.abs(target - other.target))
-        second_derivative = other.target - other.values
+        correction = other.target - other.values
     on_kink = other.kinks.positions
-    target[on_kink] = values[positions][on_kink] + second_derivative[on_kink]
+    target[on_kink] = values[positions][on_kink] + correction[on_kink]
     left[on_kink], factor[on_kink] = 0.0, 1.0
     derivative, uncertainty = values.copy(), np.zeros(values.size)
     derivative[positions], uncertainty[positions] = target, left
@@ -126,7 +127,7 @@ def _extrapolated(
 
 def _values(network: Network, batch: Batch, indices: Integers, settings: Settings) -> Floats:
     """Return the textbook's values of some components."""
-    prepared = textbook.prepare(network, batch, indices, settings)
+    prepared = textbook.without_noise(network, batch, indices, settings)
     return prepared.assemble(parallel.run(prepared, settings, "a second look")).values
 
 

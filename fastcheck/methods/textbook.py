@@ -28,7 +28,7 @@ from fastcheck.model.network import Batch, Network
 from fastcheck.settings import Settings
 from fastcheck.types import Floats, Integers
 
-__all__ = ["PreparedTextbook", "prepare"]
+__all__ = ["PreparedTextbook", "noise_in_blocks", "prepare", "without_noise"]
 
 
 CHUNK_SECONDS = 0.15
@@ -36,7 +36,7 @@ UNIT_ROUNDOFF = 2.0**-53
 # What an ordinary core does in a second, to size chunks: an estimate of the problem's weight that
 # must be the same on every machine, not a measurement.
 FLOPS, WEIGHT_BYTES, ELEMENTS, CALL_SECONDS = 4e10, 2e10, 4e8, 3e-7
-NOISE_POINTS = 30
+NOISE_POINTS = 16
 NOISE_BLOCKS = 6  # of which the noise is measured on its own
 NOISE_STEP = 2.0**-40  # relative: far above the last bit of each θ_i, far below what bends J
 NOISE_SHARE = 2.0**-6  # of ε
@@ -241,10 +241,17 @@ def prepare(
     """
     _refuse_too_small(network, indices, settings.epsilon)
     _refuse_too_large(network, settings.memory)
-    chunk_size = settings.chunk_size or chunk_size_for(network, batch.size)
-    prepared = PreparedTextbook(network, batch, indices, settings.epsilon, chunk_size)
+    prepared = without_noise(network, batch, indices, settings)
     prepared.noise = _measured_noise(prepared)
     return prepared
+
+
+def without_noise(
+    network: Network, batch: Batch, indices: Integers | None, settings: Settings
+) -> PreparedTextbook:
+    """Make the method ready as `prepare` does, its noise left at 0 and nothing refused."""
+    chunk_size = settings.chunk_size or chunk_size_for(network, batch.size)
+    return PreparedTextbook(network, batch, indices, settings.epsilon, chunk_size)
 
 
 def pass_seconds(network: Network, m: int) -> float:
@@ -296,12 +303,9 @@ def _refuse_too_large(network: Network, memory: float) -> None:
 def _measured_noise(prepared: PreparedTextbook) -> float:
     """Return the standard deviation of the rounding in one component.
 
-    It is the largest along several lines: through θ, through a point a step of ±ε away from it in
-    all components, and through such points in the biases or weights of one layer alone. Rounding
-    of J at θ itself says little where J is exact there.
+    It is the larger along two lines: through θ, and through a point a step of ±ε away from it in
+    all components. Rounding of J at θ itself says little where J is exact there.
     """
-    network, epsilon = prepared.network, prepared.epsilon
-    rng = np.random.Generator(np.random.PCG64(2011))
     J = prepared.cost()
     if not math.isfinite(J):
         raise InputError(
@@ -309,17 +313,36 @@ def _measured_noise(prepared: PreparedTextbook) -> float:
             "a finite cost",
             "Some layer overflows: look for weights or inputs that are far too large.",
         )
-    noise = UNIT_ROUNDOFF * abs(J)
-    sides = rng.choice(np.array([-1, 1], np.int8), network.size)
-    blocks = network.order.blocks
+    whole = slice(0, prepared.network.size)
+    noise = max(UNIT_ROUNDOFF * abs(J), *_along(prepared, [slice(0, 0), whole], seed=2011))
+    return noise / prepared.epsilon
+
+
+def noise_in_blocks(prepared: PreparedTextbook) -> float:
+    """Return the same along lines in the biases or weights of one layer alone, a step from θ.
+
+    It is larger where one layer moves J off a point at which it is exact. It costs as many passes
+    for each of a few blocks, so it is measured only where a gradient does not agree.
+    """
+    blocks = prepared.network.order.blocks
+    rng = np.random.Generator(np.random.PCG64(2012))
     some = rng.permutation(len(blocks))[:NOISE_BLOCKS]
-    parts = [slice(0, 0), slice(0, network.size), *(blocks[int(k)].slice for k in some)]
+    found = _along(prepared, [blocks[int(k)].slice for k in some], seed=2013)
+    return max(found) / prepared.epsilon
+
+
+def _along(prepared: PreparedTextbook, parts: Sequence[slice], seed: int) -> list[float]:
+    """Return the noise of J along random lines that start a step from θ in a part of it each."""
+    network = prepared.network
+    rng = np.random.Generator(np.random.PCG64(seed))
+    sides = rng.choice(np.array([-1, 1], np.int8), network.size)
+    found = []
     for part in parts:
         start = network.theta.copy()
-        start[part] += epsilon * sides[part]
+        start[part] += prepared.epsilon * sides[part]
         moved = part if part.stop else slice(0, network.size)
-        noise = max(noise, _noise_along_a_line(prepared, start, moved, rng))
-    return noise / epsilon
+        found.append(_noise_along_a_line(prepared, start, moved, rng))
+    return found
 
 
 def _noise_along_a_line(
