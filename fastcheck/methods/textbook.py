@@ -36,11 +36,12 @@ UNIT_ROUNDOFF = 2.0**-53
 # What an ordinary core does in a second, to size chunks: an estimate of the problem's weight that
 # must be the same on every machine, not a measurement.
 FLOPS, WEIGHT_BYTES, ELEMENTS, CALL_SECONDS = 4e10, 2e10, 4e8, 3e-7
-NOISE_POINTS = 16
+NOISE_POINTS = 20
 NOISE_BLOCKS = 6  # of which the noise is measured on its own
 NOISE_STEP = 2.0**-40  # relative: far above the last bit of each θ_i, far below what bends J
 NOISE_SHARE = 2.0**-6  # of ε
-SIXTH_DIFFERENCE = 924.0  # Σ of the squared coefficients: the variance of that of unit noise
+NOISE_ORDER = 4
+FOURTH_DIFFERENCE = 70.0  # Σ of the squared coefficients: the variance of that of unit noise
 LOWER_QUARTERS = 0.368  # mean square of a standard normal number, its largest quarter left out
 
 
@@ -350,7 +351,7 @@ def _noise_along_a_line(
 ) -> float:
     """Return the standard deviation of the rounding of (J(θ') − J(θ''))/2 along a random line.
 
-    The points are so near that J is smooth between them but for its rounding; sixth differences
+    The points are so near that J is smooth between them but for its rounding; fourth differences
     take out all that is (Moré & Wild, "Estimating computational noise", SISC 2011). The largest
     quarter is left out: a kink is in a few of them. Steps are relative and absolute, or they would
     move no zero, and large enough to change the last digits of J.
@@ -366,11 +367,11 @@ def _noise_along_a_line(
     for k in range(NOISE_POINTS):
         J[k] = prepared.cost(start)
         start += step
-    squares = np.sort(np.diff(J, 6) ** 2)
+    squares = np.sort(np.diff(J, NOISE_ORDER) ** 2)
     if not np.isfinite(squares).all():
         return 0.0
     kept = squares[: squares.size * 3 // 4]
-    return math.sqrt(float(kept.mean()) / LOWER_QUARTERS / SIXTH_DIFFERENCE / 2.0)
+    return math.sqrt(float(kept.mean()) / LOWER_QUARTERS / FOURTH_DIFFERENCE / 2.0)
 
 
 def _code(function: Any) -> tuple[Any, ...] | None:
