@@ -264,13 +264,16 @@ def _judged(
 ) -> tuple[Verdict, Callable[[], RoundingModel]]:
     """Hold the gradient against its approximation; return also what makes the σ that decided."""
     make = partial(_rounding, network, batch, precision, approximation)
-    on_kinks = approximation.kinks.positions.size > 0
     sigma = cache(make)
     verdict = evaluate(network.order, gradient, approximation, sigma, settings)
+    on_kinks = any(activation.kinks for activation in network.activations)
     if verdict.status != "agree" and on_kinks:
-        # Units on a kink may carry rounding on that the table's slopes leave out.
-        sigma = cache(partial(make, on_kinks=True))
-        verdict = evaluate(network.order, gradient, approximation, sigma, settings)
+        # Units on a kink may carry rounding on that the table's slopes leave out, also where they
+        # change no difference.
+        wider = cache(partial(make, on_kinks=True))
+        if wider() is not sigma():
+            sigma = wider
+            verdict = evaluate(network.order, gradient, approximation, sigma, settings)
     if verdict.status != "wrong" or precision not in ("float16", "bfloat16"):
         return verdict, sigma
     from fastcheck.rounding.loops import BlockError, rounds_every_addition
