@@ -16,7 +16,7 @@ __all__ = ["METHODS", "Settings", "SettingsOptions"]
 METHODS = ("auto", "unit", "textbook")
 PRECISIONS = ("float64", "float32", "float16", "bfloat16")
 SAMPLES = ("sample", "detect", "sample_units")  # ways to say how large a sample is
-BACKENDS = ("threads", "loky", "context")
+BACKENDS = ("threads", "loky", "dask", "ray", "context")
 
 
 class SettingsOptions(TypedDict, total=False):
@@ -31,6 +31,8 @@ class SettingsOptions(TypedDict, total=False):
     seed: int
     jobs: int | None
     backend: str
+    scheduler: str | None
+    ray_address: str | None
     chunk_size: int | None
     precision: str | None
     progress: bool | Callable[[int, int], None]
@@ -63,7 +65,12 @@ class Settings:
     jobs : int or None
         Workers; None for one a core.
     backend : str
-        `threads`, `loky` (processes) or `context` (what `joblib.parallel_config` says: dask, ray).
+        `threads`, `loky` (processes), `dask`, `ray`, or `context`: what `joblib.parallel_config`
+        says.
+    scheduler : str or None
+        Address of a Dask scheduler, `tcp://host:8786`; None for the client that is active.
+    ray_address : str or None
+        Address of a Ray cluster, `auto` or `ray://host:10001`; None for one on this machine.
     chunk_size : int or None
         Components in a chunk of the textbook method; None for a size that the problem gives.
     precision : str or None
@@ -85,6 +92,8 @@ class Settings:
     seed: int = 0
     jobs: int | None = None
     backend: str = "threads"
+    scheduler: str | None = None
+    ray_address: str | None = None
     chunk_size: int | None = None
     precision: str | None = None
     progress: bool | Callable[[int, int], None] = False
@@ -120,6 +129,12 @@ class Settings:
                 "a backend",
                 near_names(str(self.backend), BACKENDS),
             )
+        for name, backend in (("scheduler", "dask"), ("ray_address", "ray")):
+            if getattr(self, name) is not None and self.backend != backend:
+                raise InputError(
+                    f"{name}={getattr(self, name)!r} with backend={self.backend!r}",
+                    f"backend={backend!r}",
+                )
         if self.precision is not None and self.precision not in PRECISIONS:
             raise InputError(
                 f"precision={self.precision!r}",

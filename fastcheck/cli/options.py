@@ -175,8 +175,15 @@ OPTIONS = [
     ),
     _settings(WORK, "--jobs", "N", "Workers (default: one a core).", WHOLE),
     _settings(
-        WORK, "--backend", "NAME", "threads (default), loky or context (joblib's).",
+        WORK, "--backend", "NAME", "threads (default), loky, dask, ray or context (joblib's).",
         Words(*BACKENDS),
+    ),
+    _settings(
+        WORK, "--scheduler", "ADDRESS", "Of a Dask scheduler: tcp://host:8786 (--backend dask)."
+    ),
+    _settings(
+        WORK, "--ray-address", "ADDRESS",
+        "Of a Ray cluster: auto, ray://host:10001 (default: one on this machine).",
     ),
     _settings(
         WORK, "--journal", "FILE", "Keep finished work in FILE, and go on from it.", FILE

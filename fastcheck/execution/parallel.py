@@ -19,7 +19,9 @@ from joblib.parallel import get_active_backend
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
 from fastcheck.errors import InputError
+from fastcheck.execution.clusters import CLUSTERS, cluster
 from fastcheck.execution.journal import Journal
+from fastcheck.execution.shipping import opened, shipped
 from fastcheck.settings import Settings
 
 __all__ = ["Chunked", "one_blas_thread", "run"]
@@ -30,6 +32,9 @@ Finished = tuple[int, Any]  # the number of a chunk and its result
 MIN_PARALLEL_SECONDS = 0.03
 PROGRESS_DELAY_SECONDS = 1.0  # before a progress bar appears
 REFRESHES_A_SECOND = 10
+# What joblib's backends raise where a process that held work or data has died: loky, Dask, Ray.
+LOST_WORKERS = ("TerminatedWorkerError", "FutureCancelledError", "KilledWorker", "RayActorError")
+MOST_ATTEMPTS = 4  # after so many runs with workers that died, something is wrong with the work
 
 
 class Chunked(Protocol):
@@ -123,7 +128,7 @@ def _finished_chunks(work: Chunked, todo: list[int], settings: Settings) -> Iter
     share = len(todo) / max(len(work.chunks), 1)
     seconds = getattr(work, "seconds", None)
     brief = seconds is not None and seconds * share < MIN_PARALLEL_SECONDS
-    ambient = settings.backend == "context"
+    ambient = settings.backend in ("context", *CLUSTERS)
     if len(todo) <= 1 or brief or (workers == 1 and not ambient):
         chunks = work.chunks
         for number in todo:
@@ -131,11 +136,36 @@ def _finished_chunks(work: Chunked, todo: list[int], settings: Settings) -> Iter
     elif settings.backend == "threads":
         yield from _by_threads(work, todo, min(workers, len(todo)))
     else:
-        options = {"n_jobs": settings.jobs} if ambient else {"n_jobs": workers, "backend": "loky"}
-        token = f"{os.getpid()} {time.time_ns()} {next(_TOKENS)}"
-        yield from _in_order_of_arrival(
-            options, (delayed(_elsewhere)(token, work, k) for k in todo)
-        )
+        options = {"n_jobs": workers, "backend": "loky"}
+        with cluster(settings):
+            yield from _by_processes(work, todo, _ambient(settings) if ambient else options)
+
+
+def _ambient(settings: Settings) -> dict[str, Any]:
+    """Return the options for the backend that is active: as many workers as it has by itself."""
+    backend, jobs = get_active_backend()
+    if settings.jobs is not None:
+        return {"n_jobs": settings.jobs}
+    distributed = type(backend).__name__ in ("DaskDistributedBackend", "RayBackend")
+    return {"n_jobs": -1 if distributed and jobs in (None, 1) else jobs}
+
+
+def _by_processes(work: Chunked, todo: list[int], options: dict[str, Any]) -> Iterator[Finished]:
+    """Do chunks in other processes; what a process that died had not finished is done again."""
+    token = f"{os.getpid()} {time.time_ns()} {next(_TOKENS)}"
+    sent = shipped(work, options.get("backend") or get_active_backend()[0])
+    left = dict.fromkeys(todo)
+    for attempt in itertools.count(1):
+        tasks = (delayed(_elsewhere)(token, sent, number) for number in list(left))
+        try:
+            for number, result in _in_order_of_arrival({**options, "mmap_mode": "c"}, tasks):
+                del left[number]
+                yield number, result
+        except BaseException as error:  # Dask's is no Exception
+            if attempt == MOST_ATTEMPTS or type(error).__name__ not in LOST_WORKERS:
+                raise
+        else:
+            return
 
 
 def _room_for(work: Chunked, settings: Settings) -> int:
@@ -184,15 +214,15 @@ _TOKENS = itertools.count()
 _CACHED_WORK: dict[str, Chunked] = {}
 
 
-def _elsewhere(token: str, work: Chunked, number: int) -> Finished:
+def _elsewhere(token: str, sent: Any, number: int) -> Finished:
     """Do a chunk in another process.
 
-    Each chunk comes with its own copy of the work. A worker keeps the first one and with it all
-    that was made in there: workspaces, and functions of the user's that have been compiled.
+    A worker keeps the work, and with it all that was made in there: buffers, and functions of the
+    user's that have been compiled.
     """
     if token not in _CACHED_WORK:
         _CACHED_WORK.clear()
-        _CACHED_WORK[token] = work
+        _CACHED_WORK[token] = opened(sent)
     kept = _CACHED_WORK[token]
     with one_blas_thread():
         return number, kept.differences(kept.chunks[number])
