@@ -68,7 +68,7 @@ def waited_for(process: subprocess.Popen[str], words: str) -> str:
     for line in process.stderr:
         if words in line:
             return line
-    raise AssertionError(f"{process.args} ended without {words!r}")
+    raise AssertionError(f"{process.args!r} ended without {words!r}")
 
 
 @pytest.fixture(scope="module")
