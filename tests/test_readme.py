@@ -48,6 +48,18 @@ def test_the_readme_shows_every_way_to_run_it() -> None:
 # ---- Python ------------------------------------------------------------------------------------
 
 
+class Linear:
+    """A layer: x @ w."""
+
+    @staticmethod
+    def forward(x: Any, w: Any) -> Any:
+        return x @ w
+
+    @staticmethod
+    def backward(dout: Any, x: Any, w: Any) -> Any:
+        return dout @ w.T, x.T @ dout
+
+
 def prepared() -> dict[str, Any]:
     """Return the names that the README's Python takes for granted."""
     rng = np.random.default_rng(0)
@@ -59,6 +71,7 @@ def prepared() -> dict[str, Any]:
     network = Network.from_parameters(parameters, activations="relu", loss="softmax_cross_entropy")
     return {
         "parameters": parameters, "X": X, "Y": Y, "network": network,
+        "layer": Linear, "W": rng.normal(size=(6, 2)),
         "backward": backward_pass, "gradients": dict(backward_pass(network, X, Y)),
     }  # fmt: skip
 
