@@ -142,3 +142,18 @@ def test_no_kink_is_reported_whose_slopes_are_equal() -> None:
         report = checked(net, kinked.backward(net, ["left"] * len(net.weights)))
         assert report.whole.kinks == 0
         assert not re.search("kink", str(report)), report
+
+
+def test_rounding_where_a_kink_changes_no_difference() -> None:
+    """With one class J is constant: p − t is rounding, which relu'(0) = 1 hands on, 0 does not."""
+    target = float(np.nextafter(1.0, 0.0))
+    network = Network.from_arrays(
+        [np.ones((1, 3))], [np.zeros(1)], activations=["relu"], loss="softmax_cross_entropy"
+    )
+    for slope in (0.0, 0.5, 1.0):
+        gradient = [np.zeros((1, 3)), np.full(1, slope * (1.0 - target))]
+        report = gradcheck(network, np.zeros((4, 3)), np.full((4, 1), target), gradient, jobs=1)
+        assert report.passed, (slope, str(report))
+    assert not gradcheck(
+        network, np.zeros((4, 3)), np.full((4, 1), target), [np.zeros((1, 3)), np.ones(1)], jobs=1
+    ).passed

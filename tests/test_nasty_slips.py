@@ -3,14 +3,21 @@
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
+from fastcheck import gradcheck
+from tests.nasty import styles
+from tests.nasty.network import Array, Gradient
 from tests.nasty.slip import Slip
 from tests.nasty.slipped_networks import NETWORKS
 from tests.nasty.slips import SLIPS
+from tests.nasty.tape import backward
 from tests.nasty.wrong import Wrong, wrong_of
-from tests.nasty_checks import ask
+from tests.nasty_checks import ask, network_of, owners
 
+# The relative error of a block that is seen beside rounding in a precision.
+SEEN = {"float32": 1e-4, "float16": 0.1}
 EACH = 2  # of each slip, on networks of their own where it can be made on several
 
 
@@ -45,3 +52,35 @@ def test_an_invented_slip_is_caught(number: int, monkeypatch: pytest.MonkeyPatch
         said = ask(wrong)
         assert said.status == "wrong", wrong.name
         assert (said.missing, said.extra) == ((), ()), wrong.name
+
+
+def rounded_with_slip(wrong: Wrong, dtype: str) -> tuple[Gradient, dict[str, float]]:
+    """Return a right gradient in a precision plus a slip's error, and the blocks' relative ones."""
+    low, errors = styles.rows(wrong.net, styles.Way(dtype)), {}
+    given: Gradient = []
+    layers = zip(wrong.gradient, backward(wrong.net), low, strict=True)
+    for layer, parts in enumerate(layers, start=1):
+        pair: list[Array] = []
+        for kind, slipped, right, found in zip("Wb", *parts, strict=True):
+            pair.append((found + (slipped - right)).astype(dtype))
+            size = float(np.linalg.norm(right))
+            errors[f"d{kind}{layer}"] = float(np.linalg.norm(slipped - right)) / (size or 1.0)
+        given.append((pair[0], pair[1]))
+    return given, errors
+
+
+@pytest.mark.parametrize("number", range(0, len(SLIPS), 3), ids=lambda k: SLIPS[k].name)
+@pytest.mark.parametrize("dtype", SEEN)
+def test_an_invented_slip_is_caught_beside_rounding_in_low_precision(
+    dtype: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastcheck.check._diagnosis", lambda *_: {})
+    for wrong in chosen(number):
+        given, errors = rounded_with_slip(wrong, dtype)
+        net = wrong.net.rounded(dtype)
+        inputs, targets = net.inputs.astype(dtype), net.targets.astype(dtype)
+        report = gradcheck(network_of(net, dtype), inputs, targets, owners(given, "rows"), jobs=1)
+        for block in report.blocks:
+            if errors[block.name] == 0.0 or errors[block.name] >= SEEN[dtype]:
+                expected = "wrong" if errors[block.name] else "agree"
+                assert block.status == expected, (wrong.name, block.name, errors[block.name])

@@ -183,6 +183,31 @@ def test_no_right_gradient_is_wrong_at_any_epsilon(seed: int, method: str) -> No
             assert report.status == "agree"
 
 
+@pytest.mark.parametrize(("seed", "epsilon"), [(5, 2e-3), (18, 2e-3), (31, 4.5e-4), (41, 2e-3)])
+def test_three_differences_far_from_theta_are_no_limit(seed: int, epsilon: float) -> None:
+    """The step is as large as the logits: D(ε), D(ε/2) and D(ε/4) look as if they converged."""
+    rng = np.random.default_rng(seed)
+    features = 1e4 * (1.0 + rng.random((1, 2)))
+    drawn = Drawn(
+        weights=[rng.normal(size=(12, 3)) * [2e-3, 2e-3, 1.0], rng.normal(size=(1, 12))],
+        biases=[rng.normal(size=12), rng.normal(size=1)],
+        activations=["mish", "identity"],
+        loss="sigmoid_cross_entropy",
+        l2=0.0,
+        penalty="l2/2m",
+        reduction="mean",
+        inputs=np.column_stack([features, np.ones(1)]),
+        targets=np.full((1, 1), float(rng.integers(2))),
+        masks=None,
+    )
+    network, _ = as_network(drawn)
+    report = gradcheck(
+        network, drawn.inputs, drawn.targets, gradient_of(drawn),
+        method="textbook", epsilon=epsilon,
+    )  # fmt: skip
+    assert report.status != "wrong", report
+
+
 @pytest.mark.parametrize("seed", range(22))
 def test_a_wrong_component_is_caught_at_any_epsilon(seed: int) -> None:
     """Also one that is what the central difference at ε gives, and not the derivative."""
