@@ -257,7 +257,7 @@ def _wrong_pairs(blocks: list[AgainstBlock], rulings: list[Ruled]) -> Iterator[t
 def _whole(blocks: list[AgainstBlock], rulings: list[Ruled], *, complete: bool) -> Verdict:
     """Put the blocks together; a zero block among others is right."""
     verdicts = [ruling.verdict for ruling in rulings]
-    told = [v for v in verdicts if not _zero(v)] or verdicts
+    told = [ruling.verdict for ruling in rulings if not _zero(ruling)] or verdicts
     status = worst_status(*(v.verdict for v in told), *([] if complete else ["cannot tell"]))
     size = math.hypot(*(b.norm for b in blocks))
     given = math.hypot(*(b.given_norm for b in blocks))
@@ -279,9 +279,9 @@ def _whole(blocks: list[AgainstBlock], rulings: list[Ruled], *, complete: bool) 
     return Verdict(status, worst, whole, tuple(verdicts), tuple(components[:MAX_COMPONENTS]))
 
 
-def _zero(verdict: BlockVerdict) -> bool:
-    """Return whether a block is zero in both gradients."""
-    return verdict.status == VACUOUS and verdict.approximation_norm == verdict.error_norm == 0.0
+def _zero(ruling: Ruled) -> bool:
+    """Return whether a block is zero in both gradients, as far as can be told."""
+    return ruling.zero and ruling.verdict.status == VACUOUS
 
 
 def _severity(component: ComponentVerdict) -> tuple[bool, float]:
@@ -291,7 +291,7 @@ def _severity(component: ComponentVerdict) -> tuple[bool, float]:
 
 def _held_to(blocks: list[AgainstBlock], rulings: list[Ruled], beside: bool) -> HeldTo:
     precision = lower_precision(*(block.precision for block in blocks))
-    told = [r.verdict.resolution for r in rulings if not _zero(r.verdict)]
+    told = [r.verdict.resolution for r in rulings if not _zero(r)]
     resolution = max((r for r in told if r is not None), default=0.0)
     reason = (
         "three times the error of the baseline in each block"

@@ -149,11 +149,23 @@ def test_an_ill_conditioned_block_is_no_pass() -> None:
 
 
 def test_a_reference_below_the_tolerance_is_vacuous() -> None:
-    tiny = {**RIGHT, "bias": 1e-12 * RIGHT["bias"]}
-    noise = {"bias": bfloat16(1e-4 * RIGHT["bias"])}
+    tiny = {**RIGHT, "bias": 1e-3 * RIGHT["bias"]}
+    noise = {"bias": bfloat16(0.1 * RIGHT["bias"])}
     report = gradcheck_against(tiny, {**GOOD, **noise}, {**PLAIN, "bias": -noise["bias"]})
     assert report.status == "vacuous"
-    assert gradcheck_against(tiny, {**GOOD, **noise}).status == "vacuous"
+    assert wrong_blocks(report) == []
+
+
+def test_a_block_that_is_zero_up_to_rounding_is_a_note() -> None:
+    bias = {"key.bias": 1e-17 * RIGHT["bias"]}  # in front of a softmax
+    noise = [{"key.bias": bfloat16(s * 1e-3 * RIGHT["wq"][0])} for s in (1.0, -1.3)]
+    right, given, plain = {**RIGHT, **bias}, {**GOOD, **noise[0]}, {**PLAIN, **noise[1]}
+    for report in (gradcheck_against(right, given, plain), gradcheck_against(right, given)):
+        assert report.status in ("agree", "cannot tell")
+        assert next(b for b in report.blocks if b.parameter == "key.bias").status == "vacuous"
+    large = {**given, "key.bias": np.asarray(RIGHT["wq"][0], np.float32)}
+    assert gradcheck_against(right, large, plain).status == "wrong"
+    assert gradcheck_against(right, large).status == "wrong"
 
 
 def test_a_zero_block_among_others_is_a_note() -> None:

@@ -87,10 +87,11 @@ def test_every_page_of_code_was_found() -> None:
 
 
 def test_the_page_on_the_command_has_every_option() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fastcheck", "--help"], capture_output=True, text=True, check=True
-    )
-    options = set(re.findall(r"--[a-z][a-z0-9-]+", done.stdout))
+    options = set()
+    for words in (["--help"], ["compare", "--help"]):
+        command = [sys.executable, "-m", "fastcheck", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        options |= set(re.findall(r"--[a-z][a-z0-9-]+", done.stdout))
     assert len(options) > 25
     page = (DOCS / "command.md").read_text("utf-8")
     assert options == set(re.findall(r"(?<=`)--[a-z][a-z0-9-]+", page))

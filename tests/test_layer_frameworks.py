@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastcheck import InputError, Report, check_jax_function, check_torch_function
+from fastcheck import (
+    InputError,
+    Report,
+    check_jax_function,
+    check_torch_function,
+    gradcheck_against,
+)
 
 torch: Any = pytest.importorskip("torch")
 Function: Any = torch.autograd.Function
@@ -178,3 +184,48 @@ def test_integers_and_complex_numbers_in_jax() -> None:
     assert check_jax_function(lambda i, t: jax.numpy.sin(t[i]), (indices, table), seed=0).passed
     z = RNG.normal(size=3) + 1j * RNG.normal(size=3)
     assert check_jax_function(lambda z: z**2, (z,), seed=0).passed
+
+
+def gpt_gradients(dtype: Any, *, fused: bool, seed: int) -> dict[str, Any]:
+    """Return the gradients of a small transformer, with attention fused or written out."""
+    nn, functional = torch.nn, torch.nn.functional
+    torch.manual_seed(seed)
+    parts = {
+        "tokens": nn.Embedding(40, 16), "norm": nn.LayerNorm(16), "q": nn.Linear(16, 16),
+        "k": nn.Linear(16, 16), "v": nn.Linear(16, 16), "out": nn.Linear(16, 16),
+        "norm2": nn.LayerNorm(16), "up": nn.Linear(16, 64), "down": nn.Linear(64, 16),
+        "head": nn.Linear(16, 40, bias=False),
+    }  # fmt: skip
+    model = nn.ModuleDict(parts).double().to(dtype)
+    ids = torch.randint(0, 40, (3, 12))
+    x = model["tokens"](ids)
+    y = model["norm"](x)
+    q, k, v = (model[n](y).view(3, 12, 2, 8).transpose(1, 2) for n in "qkv")
+    if fused:
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    else:
+        scores = (q @ k.transpose(-1, -2) / 8**0.5).masked_fill(
+            torch.ones(12, 12).triu(1).bool(), -torch.inf
+        )
+        mixed = scores.softmax(-1) @ v
+    x = x + model["out"](mixed.transpose(1, 2).reshape(3, 12, 16))
+    x = x + model["down"](functional.gelu(model["up"](model["norm2"](x))))
+    logits = model["head"](x).double().reshape(-1, 40)
+    functional.cross_entropy(logits, ids.roll(-1, 1).reshape(-1)).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_transformer_in_low_precision_beside_float64(dtype: Any, seed: int) -> None:
+    reference = gpt_gradients(torch.float64, fused=False, seed=seed)
+    given = gpt_gradients(dtype, fused=True, seed=seed)
+    baseline = gpt_gradients(dtype, fused=False, seed=seed)
+    for plain in (baseline, None):
+        report = gradcheck_against(reference, given, plain)
+        assert report.status == "agree", report
+        assert any("k.bias: zero up to rounding" in note for note in report.notes)
+        wrong = {**given, "q.weight": given["k.weight"], "k.weight": given["q.weight"]}
+        report = gradcheck_against(reference, wrong, plain)
+        named = [b.parameter for b in report.blocks if b.verdict == "wrong"]
+        assert named == ["q.weight", "k.weight"]

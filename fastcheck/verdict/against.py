@@ -55,12 +55,16 @@ class Spread(NamedTuple):
 
 
 class Ruled(NamedTuple):
-    """The verdict on a block, why, its worst components, and what a component may be off by."""
+    """The verdict on a block, why, its worst components, and what a component may be off by.
+
+    `zero` says that the reference is zero beside the other blocks, up to its own rounding.
+    """
 
     verdict: BlockVerdict
     why: str
     components: tuple[ComponentVerdict, ...]
     spread: Spread
+    zero: bool
 
 
 class Trio(NamedTuple):
@@ -191,7 +195,10 @@ def _verdict(block: AgainstBlock, typical: _Typical, layer: int, offset: int) ->
         worst=components[0] if components else None,
         resolution=allowed / block.norm if block.norm > 0.0 else math.inf,
     )  # fmt: skip
-    return Ruled(verdict, why, components, spread)
+    zero = block.norm <= ZERO_BESIDE_OTHERS * typical.rms * math.sqrt(block.size)
+    if zero and status == VACUOUS and block.norm > 0.0:
+        why = "zero up to rounding beside the other blocks, in both as far as can be told"
+    return Ruled(verdict, why, components, spread, zero)
 
 
 def _ratio(error: float, size: float) -> float:
