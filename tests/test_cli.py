@@ -584,3 +584,31 @@ def test_a_failed_self_check_cannot_tell(
     assert code == 3
     assert err.startswith("fastcheck: SelfCheckError: the two methods disagree")
     assert len(err.splitlines()) == 1
+
+
+ODD_SURROUNDINGS = {
+    "no threads for numba": ({"NUMBA_NUM_THREADS": "0"}, "", 2, "NUMBA_NUM_THREADS=0"),
+    "numba without its compiler": ({"NUMBA_DISABLE_JIT": "1"}, "", 2, "NUMBA_DISABLE_JIT is set"),
+    "no standard output": ({}, ">&-", 0, ""),
+    "a full disk": ({}, ">/dev/full", 2, "standard output can't be written (No space left"),
+    "an old encoding": ({"PYTHONIOENCODING": "ascii"}, ">/dev/null", 0, ""),
+    "no home": ({"HOME": ""}, ">/dev/null", 0, ""),
+    "warnings that are errors": ({"PYTHONWARNINGS": "error"}, ">/dev/null", 0, ""),
+    "threads that are no number": ({"OMP_NUM_THREADS": "x"}, ">/dev/null", 0, ""),
+}
+
+
+@pytest.mark.cli
+@pytest.mark.parametrize("case", ODD_SURROUNDINGS)
+def test_odd_surroundings_end_in_a_line_and_the_right_code(case: str) -> None:
+    variables, redirection, code, words = ODD_SURROUNDINGS[case]
+    command = f"exec {sys.executable} -m fastcheck {' '.join(SMALL)} {redirection}"
+    environment = os.environ | variables
+    ran = subprocess.run(
+        ["sh", "-c", command], check=False, capture_output=True, text=True, env=environment
+    )
+    assert ran.returncode == code, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert words in ran.stderr
+    lines = [line for line in ran.stderr.splitlines() if "compiling" not in line]
+    assert len(lines) == (code != 0)

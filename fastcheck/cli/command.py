@@ -338,7 +338,7 @@ def _canvas() -> Canvas:
     """Return what is known of standard output: 80 columns and no colour for a pipe."""
     from fastcheck.report.formats import Canvas
 
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():  # None where it was closed
         return Canvas()
     columns = shutil.get_terminal_size().columns
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
@@ -351,6 +351,10 @@ def _print(text: str, **options: Any) -> None:
         click.echo(text, **options)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(f"standard output can't be written ({reason})", "room for it") from None
 
 
 def _write(file: Path, text: str) -> None:
