@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,13 +32,11 @@ from fastcheck.verdict.evidence import RoundingModel
 from fastcheck.verdict.verdict import Verdict, evaluate
 from fastcheck.versions import versions
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["CheckOptions", "gradcheck", "numerical_gradient"]
 
 
 LEARNING_RATE = 0.1
+Sigma = Callable[[], RoundingModel]
 
 
 class CheckOptions(SettingsOptions, total=False):
@@ -93,22 +91,68 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Artist:
-    """What the pictures of a report are made of, when somebody asks for them."""
+class _Comparison:
+    """A gradient beside its approximation, with what both were made of."""
 
     network: Network
     batch: Batch
     gradient: Floats
     approximation: Approximation
-    sigma: Callable[[], RoundingModel]
     settings: Settings
+    precision: str
 
-    def __call__(self, with_curve: bool) -> Pictures:
+    def judged(self) -> tuple[Verdict, Sigma]:
+        """Return the verdict, and what makes the σ that decided."""
+        sigma = cache(self._rounding)
+        verdict = self._evaluated(sigma)
+        on_kinks = any(activation.kinks for activation in self.network.activations)
+        if verdict.status != "agree" and on_kinks:
+            # Units on a kink may carry rounding on that the table's slopes leave out, also where
+            # they change no difference.
+            wider = cache(partial(self._rounding, on_kinks=True))
+            if wider() is not sigma():
+                sigma = wider
+                verdict = self._evaluated(sigma)
+        if verdict.status != "wrong" or self.precision not in ("float16", "bfloat16"):
+            return verdict, sigma
+        from fastcheck.rounding.loops import BlockError, rounds_every_addition
+
+        errors = [BlockError(block.error_norm, block.checked) for block in verdict.blocks]
+        if not rounds_every_addition(errors, self._rounding(), self._rounding(loops=True)):
+            return verdict, sigma
+        loops = cache(partial(self._rounding, loops=True, on_kinks=on_kinks))
+        return self._evaluated(loops), loops
+
+    def _evaluated(self, sigma: Sigma) -> Verdict:
+        order = self.network.order
+        return evaluate(order, self.gradient, self.approximation, sigma, self.settings)
+
+    def _rounding(self, *, on_kinks: bool = False, loops: bool = False) -> Any:
+        """Return what rounding does to a right gradient; needed only where one does not agree."""
+        from fastcheck.rounding import Variant, rounding, rounding_on_kinks
+
+        make = rounding_on_kinks if on_kinks else rounding
+        found = self.approximation
+        dtheta = found.values if found.indices is None else None
+        variant = Variant(loops=loops)
+        return make(self.network, self.batch, self.precision, found.trace, dtheta, variant)
+
+    def diagnosis(self, verdict: Verdict) -> dict[str, Any]:
+        """Return what the bug most likely is; nothing where the loss is the user's own."""
+        if self.network.loss.entry is None:
+            return {}
+        from fastcheck.diagnosis.diagnose import diagnose
+
+        what = (self.network, self.batch, self.gradient, self.approximation)
+        return diagnose(*what, verdict, self.precision).to_json()
+
+    def pictures(self, sigma: Sigma, with_curve: bool) -> Pictures:
+        """Return what a report's page draws, when somebody asks for it."""
         from fastcheck.methods.epsilon_sweep import v_curve
         from fastcheck.report.downsample import downsample
 
         order = self.network.order
-        pictures = downsample(order, self.gradient, self.approximation, self.sigma, self.settings)
+        pictures = downsample(order, self.gradient, self.approximation, sigma, self.settings)
         if not with_curve:
             return pictures
         curve = v_curve(self.network, self.batch, self.gradient, self.settings)
@@ -223,16 +267,13 @@ def _check(task: _Task) -> Report:
         if approximation.method == "textbook":
             approximation = _second_look(network, batch, gradient.vector, approximation, settings)
     precision = settings.precision or gradient.precision
+    comparison = _Comparison(network, batch, gradient.vector, approximation, settings, precision)
     with clock.part("comparison"), parallel.one_blas_thread():
-        verdict, sigma = _judged(
-            network, batch, gradient.vector, approximation, settings, precision
-        )
+        verdict, sigma = comparison.judged()
     diagnosis: dict[str, Any] = {}
     if verdict.status == "wrong":
         with clock.part("diagnosis"), parallel.one_blas_thread():
-            diagnosis = _diagnosis(
-                network, batch, gradient.vector, approximation, verdict, precision
-            )
+            diagnosis = comparison.diagnosis(verdict)
     return Report.of(
         verdict,
         diagnosis=diagnosis,
@@ -250,74 +291,8 @@ def _check(task: _Task) -> Report:
             *_kink_notes(verdict.whole.kinks),
         ),
         coverage=coverage(network.order, gradient.vector, approximation, verdict, settings),
-        artist=_Artist(network, batch, gradient.vector, approximation, sigma, settings),
+        artist=partial(comparison.pictures, sigma),
     )
-
-
-def _judged(
-    network: Network,
-    batch: Batch,
-    gradient: Floats,
-    approximation: Approximation,
-    settings: Settings,
-    precision: str,
-) -> tuple[Verdict, Callable[[], RoundingModel]]:
-    """Hold the gradient against its approximation; return also what makes the σ that decided."""
-    make = partial(_rounding, network, batch, precision, approximation)
-    sigma = cache(make)
-    verdict = evaluate(network.order, gradient, approximation, sigma, settings)
-    on_kinks = any(activation.kinks for activation in network.activations)
-    if verdict.status != "agree" and on_kinks:
-        # Units on a kink may carry rounding on that the table's slopes leave out, also where they
-        # change no difference.
-        wider = cache(partial(make, on_kinks=True))
-        if wider() is not sigma():
-            sigma = wider
-            verdict = evaluate(network.order, gradient, approximation, sigma, settings)
-    if verdict.status != "wrong" or precision not in ("float16", "bfloat16"):
-        return verdict, sigma
-    from fastcheck.rounding.loops import BlockError, rounds_every_addition
-
-    errors = [BlockError(block.error_norm, block.checked) for block in verdict.blocks]
-    if not rounds_every_addition(errors, make(), make(loops=True)):
-        return verdict, sigma
-    loops = cache(partial(make, loops=True, on_kinks=on_kinks))
-    return evaluate(network.order, gradient, approximation, loops, settings), loops
-
-
-def _rounding(
-    network: Network,
-    batch: Batch,
-    precision: str,
-    approximation: Approximation,
-    *,
-    on_kinks: bool = False,
-    loops: bool = False,
-) -> Any:
-    """Return what rounding does to a right gradient; needed only where one does not agree."""
-    from fastcheck.rounding import Variant, rounding, rounding_on_kinks
-
-    make = rounding_on_kinks if on_kinks else rounding
-    dtheta = approximation.values if approximation.indices is None else None
-    variant = Variant(loops=loops)
-    return make(network, batch, precision, approximation.trace, dtheta, variant)
-
-
-def _diagnosis(
-    network: Network,
-    batch: Batch,
-    gradient: Floats,
-    approximation: Approximation,
-    verdict: Verdict,
-    precision: str,
-) -> dict[str, Any]:
-    """Return what the bug most likely is; nothing where the loss is the user's own."""
-    if network.loss.entry is None:
-        return {}
-    from fastcheck.diagnosis.diagnose import diagnose
-
-    found = diagnose(network, batch, gradient, approximation, verdict, precision)
-    return found.to_json()
 
 
 def _approximate(

@@ -47,7 +47,7 @@ def test_there_are_many_and_each_slip_is_wrong_somewhere() -> None:
 @pytest.mark.parametrize("number", range(len(SLIPS)), ids=[slip.name for slip in SLIPS])
 def test_an_invented_slip_is_caught(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # The diagnosis takes nine tenths of the time, and no part in the verdict.
-    monkeypatch.setattr("fastcheck.check._diagnosis", lambda *_: {})
+    monkeypatch.setattr("fastcheck.check._Comparison.diagnosis", lambda *_: {})
     for wrong in chosen(number):
         said = ask(wrong)
         assert said.status == "wrong", wrong.name
@@ -74,7 +74,7 @@ def rounded_with_slip(wrong: Wrong, dtype: str) -> tuple[Gradient, dict[str, flo
 def test_an_invented_slip_is_caught_beside_rounding_in_low_precision(
     dtype: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastcheck.check._diagnosis", lambda *_: {})
+    monkeypatch.setattr("fastcheck.check._Comparison.diagnosis", lambda *_: {})
     for wrong in chosen(number):
         given, errors = rounded_with_slip(wrong, dtype)
         net = wrong.net.rounded(dtype)
