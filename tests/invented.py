@@ -22,7 +22,10 @@ PLACES = frozenset(
     {"unknown", "entries", "rows", "columns", "bias_entries", "samples_wrong", "samples_weighted"}
 )
 
-DROPPED = frozenset({"mask_still_applied", "units_dropped", "error_not_passed"})
+DROPPED = frozenset({"mask_still_applied", "units_dropped"})
+# What a number is fitted for.
+FITTED = frozenset({"outputs_scaled", "targets_smoothed", "log_epsilon", "weights_updated"})
+MIN_NUMBERS = 8  # of a layer, from which on a fitted number says something
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,16 @@ class Wrong:
     gradient: list[Array]
     causes: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def is_nameable(self) -> bool:
+        """Whether a diagnosis can know the cause: a fitted one takes more than a few numbers."""
+        if not self.causes or "dropped" in self.name or "wrong_targets" in self.causes:
+            return False
+        if not self.causes & FITTED:
+            return True
+        numbers = np.concatenate([np.ravel(block) for block in self.gradient[-2:]])
+        return np.unique(np.round(np.abs(numbers[numbers != 0.0]), 12)).size >= MIN_NUMBERS
+
 
 def slope(net: Net, z: Array) -> Array:
     """The derivative, as `phi` has the function."""
@@ -53,6 +66,17 @@ def slope(net: Net, z: Array) -> Array:
         return 1.0 / np.cosh(z) ** 2
     s = 1.0 / (1.0 + np.exp(-z))
     return s if net.hidden == "softplus" else s * (1.0 - s)
+
+
+def is_a_multiple(net: Net, gradient: list[Array], right: list[Array], layer: int) -> bool:
+    """Whether the data's part of a layer is that of the right gradient times one number."""
+
+    def data(blocks: list[Array]) -> Array:
+        penalty = net.lam / len(net.X) * net.W[layer - 1]
+        return np.append(blocks[2 * layer - 2] - penalty, blocks[2 * layer - 1])
+
+    given, true = data(gradient), data(right)
+    return np.allclose(given, (given @ true) / (true @ true) * true, rtol=1e-9, atol=1e-15)
 
 
 def columns(net: Net, **how: Any) -> list[Array]:
@@ -135,8 +159,9 @@ def _stray_masks(net: Net, rng: Any) -> Iterator[Wrong]:
         units = np.where(np.arange(width) % 3 == 0, 0.0, 1.0)[:, None]
         for name, mask in (("entries", entries), ("units", units)):
             gradient = columns(net, error=only(at, lambda dZ, mask=mask: dZ * mask))
-            yield Wrong(net, f"{name} dropped in layer {at}", gradient,
-                        DROPPED)  # fmt: skip
+            # Where no living unit is left, nothing has come from the layer above.
+            detached = frozenset() if gradient[2 * at - 1].any() else {"error_not_passed"}
+            yield Wrong(net, f"{name} dropped in layer {at}", gradient, DROPPED | detached)
 
 
 def _factors(net: Net) -> Iterator[Wrong]:
@@ -176,8 +201,9 @@ def _updates(net: Net) -> Iterator[Wrong]:
         for rate in (1e-4, 0.01, 0.5):
             gradient = columns(net, back=lambda l, W, dW, r=rate: W - r * dW)
             # With one living unit an update of its weights is a factor.
-            names = frozenset({"weights_updated", "error_factor"})
-            yield Wrong(net, f"W updated with {rate} before use", gradient, names)
+            factor = is_a_multiple(net, gradient, columns(net), net.depth - 1)
+            names = {"weights_updated"} | ({"error_factor"} if factor else set())
+            yield Wrong(net, f"W updated with {rate} before use", gradient, frozenset(names))
     if net.hidden == "relu":
         return
     W, b, rate = net.W, net.b, 0.01

@@ -283,13 +283,13 @@ def test_no_cause_is_claimed_that_is_not_so(name: str) -> None:
         first = result.findings[0].slip if result.findings else "unknown"
         if first not in wrong.causes and first not in invented.PLACES:
             false.append((wrong.name, first, result.findings[0].sentence))
-        if wrong.causes and "dropped" not in wrong.name and "label" not in wrong.name:
+        if wrong.is_nameable:
             nameable += 1
             named_ones += first in wrong.causes
     assert not false, false
     assert seen > 15
-    # Two units, one of them dead, are too few numbers to tell.
-    assert named_ones >= (0.7 if name == "two units" else 0.9) * nameable
+    assert nameable > 8
+    assert named_ones == nameable
 
 
 def test_one_wrong_entry_is_told_plainly_and_mends_no_line() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastcheck import gradcheck
+from tests import invented
 from tests.nasty import styles
 from tests.nasty.network import Array, Gradient
 from tests.nasty.slip import Slip
@@ -84,3 +85,35 @@ def test_an_invented_slip_is_caught_beside_rounding_in_low_precision(
             if errors[block.name] == 0.0 or errors[block.name] >= SEEN[dtype]:
                 expected = "wrong" if errors[block.name] else "agree"
                 assert block.status == expected, (wrong.name, block.name, errors[block.name])
+
+
+# Slips that the diagnosis once gave a cause that is not so, or none, and what its first answer
+# may be. Where that is a place only, nothing more can be known.
+FIRST_ANSWERS = {
+    "samples shuffled": {"samples_of_error_shifted"},
+    "signs only": {"signs_only"},
+    "targets halved": {"targets_scaled"},
+    "log(p + 1e-3)": {"log_epsilon", "log_one_sided"},
+    "log(p + 1e-8)": {"log_epsilon", "log_one_sided"},
+    "mean residual": invented.PLACES,
+    "db summed over everything": {"bias_total"},
+    "stale gradient, rate 1e-3": {"stale"},
+    "leak of 1e-3": {"derivative_leak"},
+    "dA / n": {"error_factor"},
+    "everything × (1 + 3e-7)": {"everything_factor", "output_factor"},
+}
+
+
+@pytest.mark.parametrize("name", FIRST_ANSWERS)
+def test_the_first_answer_is_the_cause(name: str) -> None:
+    (number,) = [k for k, slip in enumerate(SLIPS) if slip.name == name]
+    for wrong in chosen(number):
+        cause = ask(wrong).cause
+        assert cause in FIRST_ANSWERS[name] or _is_the_same(wrong, cause), (wrong.name, cause)
+
+
+def _is_the_same(wrong: Wrong, cause: str) -> bool:
+    """Whether db of one layer alone, summed over everything, is all zero: so are other sums."""
+    biases = wrong.gradient[wrong.layer - 1][1]
+    is_zero = biases is not None and np.abs(biases).max() < 1e-15
+    return wrong.slip == "db summed over everything" and is_zero and cause.startswith("bias_")

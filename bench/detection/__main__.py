@@ -141,6 +141,7 @@ def main() -> int:
     parser.add_argument("--family", default="", help="nasty families whose name holds this")
     parser.add_argument("--case", default="", help="show one nasty network, FAMILY:SEED")
     parser.add_argument("--invented", type=int, help="so many invented slips on networks")
+    parser.add_argument("--naming", type=int, help="diagnose so many slips, and --pairs, alone")
     given = parser.parse_args()
     if given.invented:
         return wrong.run(given.invented)
@@ -148,6 +149,8 @@ def main() -> int:
         return nasty.show(given.case)
     if given.nasty:
         return nasty.run(given.nasty, given.seed, given.family)
+    if given.naming:
+        return _print_naming(given.naming, given.pairs or given.naming // 10, given.failures)
     cap = given.cap or (10.0 if given.quick else 600.0)
     cases = _cases(given.quick, given.right or (60 if given.quick else 1000))
     chosen = [c for c in checkers() if given.only in c.name]
@@ -164,6 +167,21 @@ def main() -> int:
     print(f"\nA cause that is not so was claimed first for {len(false):,} of {asked:,}.")
     print(*(false if given.failures else ()), sep="\n  ")
     return _verdict(scores)
+
+
+def _print_naming(singles: int, doubles: int, failures: bool) -> int:
+    """Print how many slips are named alone, and in pairs."""
+    cases = [case for case, group in _cases(False, 1) if group == "wrong"]
+    for name, some in (("singles", cases[:singles]), ("pairs", [*pairs(doubles)])):
+        found = _named(some, np.inf)
+        print(
+            f"{name}: {found.named:,} of {found.asked:,} named first ({found.rate:.1%}), "
+            f"a cause that is not so first for {len(found.false):,}; "
+            f"{found.seconds / found.asked:.2g} s each",
+            flush=True,
+        )
+        print(*(found.misnamed if failures else ()), sep="\n  ")
+    return 0
 
 
 def _print(scores: Sequence[Score], single: Naming, double: Naming, failures: bool) -> None:

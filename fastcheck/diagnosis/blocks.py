@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from fastcheck.diagnosis.factors import (
     penalised,
     penalty_match,
     repenalised,
+    weights_match,
 )
 from fastcheck.diagnosis.fitting import (
     Overlay,
     agreeing,
-    are_counts,
     common_weight,
     fraction,
     lower_precision_of,
@@ -39,6 +40,8 @@ from fastcheck.types import Floats
 __all__ = ["bias_explanations", "weight_explanations", "wrong_places"]
 
 MIN_BESIDE_LOCATED = 12  # components of a block that a bug explains but for a few
+# The share of rows or columns that are off beside right ones; less where the others are off too.
+MAX_OFF, MAX_OFF_BESIDE = 0.5, 0.25
 MAX_EXPLANATIONS = 3  # explanations of one block
 
 
@@ -111,6 +114,9 @@ def _ranked(view: BlockView, found: list[Explanation]) -> list[Explanation]:
     for explanation in found:
         unique.setdefault(tuple((f.slip, f.value) for f in explanation), explanation)
     ordered = sorted(unique.values(), key=lambda e: sum(f.cost for f in e))
+    if ordered and len(ordered[0]) == 1:
+        also = tuple(e[0] for e in ordered[1:] if len(e) == 1)
+        ordered[0] = (replace(ordered[0][0], also=also),)
     return ordered[:MAX_EXPLANATIONS] or [(view.found("unknown", pattern(view)),)]
 
 
@@ -267,7 +273,8 @@ def _sparse(view: BlockView, predicted: Floats, before: Explanation) -> Iterator
     if before and view.u.size < MIN_BESIDE_LOCATED:
         return
     shown = view.sight.clipped(predicted)
-    found = overlay(view.u, shown, view.floor(predicted), view.sight.rtol)
+    most = MAX_OFF_BESIDE if before else MAX_OFF
+    found = overlay(view.u, shown, view.floor(predicted), view.sight.rtol, most=most)
     if found is None:
         return
     fine = agreeing(view.u, shown, view.floor(predicted), view.sight.rtol)
@@ -324,10 +331,9 @@ def _weighted(view: BlockView) -> Iterator[Explanation]:
     if not view.matches(predicted):
         return
     factor = common_weight(weights)
-    text, usual = weights_text(weights / factor)
-    counted = usual and are_counts(weights / factor)
-    slip = "sample_left_out" if counted else "samples_weighted"
-    found = view.found(slip, text, located=not counted)
+    found = weights_match(weights / factor, view.layer, view.kind)
+    if found.slip == "unknown":
+        return
     part = "b" if view.kind == "b" else "data"
     yield (found,) if view.context.unit(factor) else (found, factor_match(view, factor, part))
 

@@ -254,12 +254,28 @@ _TABLE = (
         rare=0.1,
     ),
     Bug(
+        "targets_scaled",
+        "the targets are multiplied by {value} in the output error, and not in J",
+        "output",
+        families=layer_errors.scaled_targets,
+        any_layer=False,
+        rare=0.1,
+    ),
+    Bug(
         "log_epsilon",
         "the output error is that of log(p + {value}), and J has log(p)",
         "output",
         families=layer_errors.guarded_logarithm,
         any_layer=False,
         rare=0.1,
+    ),
+    Bug(
+        "log_one_sided",
+        "the output error is that of −y·log(p + {value}) alone, without the part of 1 − y",
+        "output",
+        families=layer_errors.one_sided_logarithm,
+        any_layer=False,
+        rare=0.2,
     ),
     Bug(
         "wrong_targets",
@@ -676,6 +692,14 @@ _TABLE = (
         one_layer=True,
         rare=0.1,
     ),
+    Bug(
+        "bias_signs",
+        "db{l} holds signs instead of values",
+        "biases",
+        bias_block=np.sign,
+        one_layer=True,
+        rare=0.1,
+    ),
     Bug("bias_shifted", "the entries of db{l} are shifted by {value}", "biases", rare=0.1),
     Bug("bias_before_slope", "db{l} is made with dA{l} instead of dZ{l}", "biases", rare=0.1),
     Bug(
@@ -694,7 +718,7 @@ _TABLE = (
     ),
     Bug(
         "stale",
-        "the gradient is that of the θ before an update: it fits θ + {value}·dθ",
+        "the gradient is that of another θ, before or after an update: it fits θ {value}·dθ",
         "whole",
         any_layer=False,
         rare=0.3,

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from fastcheck.diagnosis.bugs import BUGS, factor_bugs
-from fastcheck.diagnosis.fitting import Factor, agreeing, factor_of, fraction, ratio
+from fastcheck.diagnosis.fitting import Factor, KnownFactors, agreeing, fraction, ratio
 from fastcheck.diagnosis.layer_errors import LayerGradients, Site
 from fastcheck.model.network import Batch, Network
 from fastcheck.reference.backprop import RIGHT, Here, Steps, Trace, forward_pass, gradients
@@ -36,7 +36,7 @@ MAX_CANDIDATES = 12_000
 # The same mistake made again in another layer is hardly a second mistake.
 REPEAT_COST = 0.12
 SAME_BUG = {"bias_factor": "factor", "data_factor": "factor", "bias_copied": "copied",
-        "bias_entries": "entries"}  # fmt: skip
+        "bias_entries": "entries", "bias_signs": "signs_only"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Found:
         How much less likely than another slip.
     located : bool
         Whether only the place is known, and not the cause.
+    also : tuple of Found
+        Other slips that explain the same.
     equal : tuple of str
         What else gives the same gradient here.
     """
@@ -68,6 +70,7 @@ class Found:
     extra: float = 0.0
     equal: tuple[str, ...] = ()
     located: bool = False
+    also: tuple[Found, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -340,7 +343,13 @@ class Context:
 
     def name_factor(self, value: float, layer: int) -> Factor:
         """Name a factor, as exactly as the precision allows."""
-        return factor_of(value, self.network, layer, self.batch.size, self._factor_slack)
+        if layer not in self._known_factors:
+            self._known_factors[layer] = KnownFactors.of(self.network, layer, self.batch.size)
+        return self._known_factors[layer].factor(value, self._factor_slack)
+
+    @cached_property
+    def _known_factors(self) -> dict[int, KnownFactors]:
+        return {}
 
     def factor(
         self,

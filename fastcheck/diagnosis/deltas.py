@@ -15,13 +15,12 @@ from fastcheck.diagnosis.context import (
     Sight,
     Sketch,
 )
+from fastcheck.diagnosis.factors import weights_match
 from fastcheck.diagnosis.fitting import (
-    are_counts,
     common_weight,
     few_samples,
     ratio,
     sample_weights,
-    weights_text,
 )
 from fastcheck.diagnosis.layer_errors import Family
 from fastcheck.errors import InputError
@@ -37,6 +36,7 @@ __all__ = [
 
 Option = tuple[Delta, tuple[Found, ...]]
 MAX_STEPS = 12  # of Newton's method for the one number of a bug
+LEAST_STEP = 1e-7  # of it, for a slope that rounding leaves
 MIN_FIT_COMPONENTS = 3  # of a block, for a number to be fitted on it
 MAX_SAMPLES_SEARCHED = 4096
 
@@ -87,16 +87,17 @@ def fitted_deltas(
         for family in slip.families(site):
             for number in _numbers(context, sight, sketch, layer, family):
                 error = family.error(number)
-                if _is_multiple(error, right.dZ):
+                if _is_multiple(error, right.dZ, sight.rtol):
                     continue  # a factor says the same
                 value = family.label.format(f"{number:.4g}")
                 yield Delta(right.dA, error, (Found(slip.name, layer, "delta", value),))
 
 
-def _is_multiple(values: Floats, others: Floats) -> bool:
+def _is_multiple(values: Floats, others: Floats, rtol: float) -> bool:
     """Whether one array is the other one times a number."""
-    product = abs(float(np.vdot(values, others)))
-    return product >= (1.0 - 1e-13) * float(np.linalg.norm(values) * np.linalg.norm(others))
+    factor = float(np.vdot(values, others)) / max(float(np.vdot(others, others)), 1e-300)
+    left = np.linalg.norm(values - factor * others)
+    return bool(left <= rtol * np.linalg.norm(values))
 
 
 def _updates(context: Context, sight: Sight, layer: int, above: Delta | None) -> tuple[Floats, ...]:
@@ -142,7 +143,7 @@ def _number(
     is_linear = len(family.starts) == 1
     number = start
     for _ in range(2 if is_linear else MAX_STEPS):
-        here, small = block(number), 1.0 if is_linear else 1e-4 * abs(number)
+        here, small = block(number), 1.0 if is_linear else max(1e-4 * abs(number), LEAST_STEP)
         change = ratio(target - here, (block(number + small) - here) / small, floor / small)
         number += change
         if not np.isfinite(number) or abs(change) <= 1e-12 * abs(number):
@@ -207,10 +208,7 @@ def _weighted(context: Context, sight: Sight, layer: int, right: Delta) -> Itera
         if np.ptp(weights) < 1e-6 or np.any(np.abs(weights) > 1e6):
             continue
         factor = common_weight(weights)
-        text, usual = weights_text(weights / factor)
-        counted = usual and are_counts(weights / factor)
-        slip = "sample_left_out" if counted else "samples_weighted"
-        weighted = Found(slip, layer, "delta", text, located=not counted)
+        weighted = weights_match(weights / factor, layer, "delta")
         found: tuple[Found, ...] = (weighted,)
         if not context.unit(factor):
             found = (weighted, common_factor(context, layer, factor))

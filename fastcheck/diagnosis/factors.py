@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastcheck.diagnosis.block_view import MAX_FIT_COMPONENTS, BlockView, Explanation
 from fastcheck.diagnosis.context import Found
+from fastcheck.diagnosis.fitting import are_counts, weights_text
 from fastcheck.types import Floats
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "penalised",
     "penalty_match",
     "repenalised",
+    "weights_match",
 ]
 
 
@@ -42,6 +44,17 @@ def penalty_match(view: BlockView, share: float) -> Found:
     """Return a multiple of the penalty as a bug."""
     context = view.context
     return context.factor("penalty", share, view.layer, view.kind, slack=2e-4, rare=0.2)
+
+
+def weights_match(weights: Floats, layer: int, place: str) -> Found:
+    """Return weights of the samples as a bug; as many numbers as samples are no cause."""
+    text, few = weights_text(weights)
+    if not few:
+        text = f"the error dZ{layer} of each sample is off by a factor of its own: {text}"
+        return Found("unknown", layer, place, text)
+    counted = are_counts(weights)
+    slip = "sample_left_out" if counted else "samples_weighted"
+    return Found(slip, layer, place, text, located=not counted)
 
 
 def _two_factors(view: BlockView, basis: Floats) -> tuple[float, float] | None:

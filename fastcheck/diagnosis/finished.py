@@ -79,10 +79,13 @@ def everywhere(context: Context, gradient: Floats) -> Hypothesis | None:
         ):
             return Hypothesis.of(plain, (_factor_of_all(context, factor),))
     for steps, value in _old_steps(context):
-        step = _step_back(context, gradient, sigma, steps)
-        if step:
-            found = Found("stale", 0, "whole", value.format(f"{step:.4g}"))
-            return Hypothesis.of(plain, (found,))
+        for direction in (gradient, context.right):
+            step = _step_back(context, gradient, direction, sigma, steps)
+            if step:
+                found = Found(
+                    "stale", 0, "whole", value.format(f"{'−' if step < 0 else '+'} {abs(step):.4g}")
+                )
+                return Hypothesis.of(plain, (found,))
     return None
 
 
@@ -105,15 +108,20 @@ def _factor_of_all(context: Context, factor: float) -> Found:
     return replace(context.factor("all", factor, depth, "whole", rare=0.2), layer=0)
 
 
-def _step_back(context: Context, gradient: Floats, sigma: Floats, steps: Steps) -> float:
-    """Return the c with gradient = ∇J(θ + c·gradient), 0 for none: a step by c led to θ."""
-    size = float(np.linalg.norm(gradient))
+def _step_back(
+    context: Context, gradient: Floats, direction: Floats, sigma: Floats, steps: Steps
+) -> float:
+    """Return the c with gradient = ∇J(θ + c·direction), 0 for none.
+
+    A step by c along the gradient led to θ, or one along the right gradient from it.
+    """
+    size = float(np.linalg.norm(direction))
     change = gradient - context.right
     if not size or np.mean(np.abs(change) > sigma + context.rtol * np.abs(gradient)) < 0.3:
         return 0.0
 
     def at(c: float) -> Floats:
-        moved = context.network.with_theta(context.network.theta + c * gradient)
+        moved = context.network.with_theta(context.network.theta + c * direction)
         return gradients(moved, context.batch, steps)
 
     c, small = 0.0, 1e-5 * (1.0 + float(np.linalg.norm(context.network.theta))) / size

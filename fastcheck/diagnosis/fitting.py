@@ -15,12 +15,12 @@ from fastcheck.validation import UNIT_ROUNDOFF
 
 __all__ = [
     "Factor",
+    "KnownFactors",
     "Overlay",
     "agreeing",
     "are_clipped",
     "are_counts",
     "common_weight",
-    "factor_of",
     "few_samples",
     "fraction",
     "lower_precision_of",
@@ -59,22 +59,26 @@ class Factor:
     others: tuple[str, ...] = ()
 
 
-def factor_of(value: float, network: Network, layer: int, m: int, slack: float = 1e-6) -> Factor:
-    """Name a factor.
+@dataclass(frozen=True)
+class KnownFactors:
+    """The numbers that slips multiply by in a layer, the most usual first, and their names."""
 
-    Parameters
-    ----------
-    value : float
-    network : Network
-    layer, m : int
-        Whose sizes it may come from.
-    slack : float
-        Relative.
-    """
-    names = [text for text, number in _known(network, layer, m) if _near(value, number, slack)]
-    if names:
-        return Factor(value, names[0], True, tuple(f"the factor is {n}" for n in names[1:]))
-    return Factor(value, _digits(value), False)
+    names: tuple[str, ...]
+    numbers: Floats
+
+    @classmethod
+    def of(cls, network: Network, layer: int, m: int) -> KnownFactors:
+        """Return those that come from the sizes of a network's layer and of the batch."""
+        names, numbers = zip(*_known(network, layer, m), strict=True)
+        return cls(names, np.array(numbers))
+
+    def factor(self, value: float, slack: float = 1e-6) -> Factor:
+        """Name a factor, known to a relative `slack`."""
+        near = np.abs(value - self.numbers) <= slack * np.abs(self.numbers)
+        names = [self.names[k] for k in np.flatnonzero(near)]
+        if names:
+            return Factor(value, names[0], True, tuple(f"the factor is {n}" for n in names[1:]))
+        return Factor(value, _digits(value), False)
 
 
 def _digits(value: float) -> str:
@@ -82,10 +86,6 @@ def _digits(value: float) -> str:
     off = abs(value - 1.0)
     digits = 4 if off == 0.0 or off > 0.1 else 2 - math.floor(math.log10(off))
     return f"{value:.{digits}g}"
-
-
-def _near(value: float, number: float, slack: float) -> bool:
-    return abs(value - number) <= slack * abs(number)
 
 
 def _known(network: Network, layer: int, m: int) -> Iterator[tuple[str, float]]:
@@ -170,7 +170,9 @@ class Overlay:
     factor: float
 
 
-def overlay(u: Floats, p: Floats, floor: Floor, rtol: float) -> Overlay | None:
+def overlay(
+    u: Floats, p: Floats, floor: Floor, rtol: float, *, most: float = 0.5
+) -> Overlay | None:
     """Return which few rows, columns or entries of u are not p's, None where too many are.
 
     Parameters
@@ -178,6 +180,8 @@ def overlay(u: Floats, p: Floats, floor: Floor, rtol: float) -> Overlay | None:
     u, p : ndarray, shape (rows, columns) or (n,)
     floor : float or ndarray of that shape
     rtol : float
+    most : float
+        The share of the rows or columns that may be wrong.
     """
     bad = ~agreeing(u, p, floor, rtol)
     count = int(np.count_nonzero(bad))
@@ -191,9 +195,10 @@ def overlay(u: Floats, p: Floats, floor: Floor, rtol: float) -> Overlay | None:
             within = np.take(telling, lines, axis=axis)
             alive = int(np.count_nonzero(telling.any(axis=1 - axis)))
             full = count >= 0.7 * np.count_nonzero(within)
-            if full and 2 * lines.size <= alive and (lines.size == 1 or within.shape[1 - axis] > 1):
+            few = lines.size <= most * alive
+            if full and few and (lines.size == 1 or within.shape[1 - axis] > 1):
                 return Overlay(kind, tuple((int(i),) for i in lines), factor)
-    if count <= max(1, min(64, int(np.count_nonzero(telling)) // 3)):
+    if count <= max(1, min(64, int(most * np.count_nonzero(telling) / 1.5))):
         places = tuple(tuple(int(i) for i in place) for place in np.argwhere(bad))
         return Overlay("entries", places, factor)
     return None
@@ -315,7 +320,7 @@ def weights_text(weights: Floats) -> tuple[str, bool]:
     )
     if values.size > 3:
         return (
-            f"each sample has a weight of its own, from {weights.min():.3g} to {weights.max():.3g}",
+            f"from {weights.min():.3g} to {weights.max():.3g}",
             False,
         )
     usual = float(values[counts.argmax()])

@@ -281,6 +281,16 @@ def scaled_outputs(site: Site) -> Iterator[Family]:
     yield linear(-site.through(mean * here.batch.T), site.through(mean * outputs))
 
 
+def scaled_targets(site: Site) -> Iterator[Family]:
+    """a − c·y for a − y."""
+    here = site.here
+    if not site.is_output or here.network.loss.name not in (*FUSED_LOSSES, "squared_error"):
+        return
+    mean = here.network.data_scale(here.batch.size)
+    outputs = _outputs_beside_targets(here)
+    yield linear(site.through(mean * outputs), -site.through(mean * here.batch.T))
+
+
 def smoothed_targets(site: Site) -> Iterator[Family]:
     """Targets that are drawn to their mean over the classes: (1 − c)·y + c/K."""
     here = site.here
@@ -311,6 +321,16 @@ def guarded_logarithm(site: Site) -> Iterator[Family]:
         return site.through(mean * (shares - p * shares.sum(axis=1, keepdims=True)))
 
     yield Family(error, starts)
+
+
+def one_sided_logarithm(site: Site) -> Iterator[Family]:
+    """The gradient of −y·log(p + c) alone, where there is one output for two classes."""
+    here = site.here
+    if not site.is_output or here.network.loss.name != FUSED_LOSSES[1]:
+        return
+    p, mean = mutations.probabilities_of(here), here.network.data_scale(here.batch.size)
+    error = -mean * p * (1.0 - p) * here.batch.T
+    yield Family(lambda c: site.through(error / (p + c)), (1e-7, 1e-3, 1e-1))
 
 
 def leaking_slope(site: Site) -> Iterator[Family]:

@@ -200,6 +200,7 @@ def other_errors(here: Here) -> Variants:
     safe = np.maximum(p, 1e-300)
     yield "−y/p (the softmax's own derivative is missing)", -mean * y / safe
     yield "−y/σ(a)", -mean * y / np.maximum(s, 1e-300)
+    yield "−y·log p alone, without the part of 1 − y", -mean * y * (1.0 - s)
     below = np.maximum(1.0 - s, 1e-300)
     yield (
         "−y/p + (1 − y)/(1 − p) (σ' is missing)",
