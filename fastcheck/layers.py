@@ -262,9 +262,10 @@ def _differences(subject: Subject, wide: Layer | None, settings: _Settings) -> R
     theta, gradient = problem.theta(), problem.gradient_or_value()
     report = gradcheck_function(problem.cost, gradient, theta, **options)
     if report.gradient_status == "cannot tell" and wide is not None and "epsilon" not in options:
-        # A piecewise linear J is given wide steps, which kinks lie within.
-        step = NARROW_STEP * problem.scale()
-        narrow = gradcheck_function(problem.cost, gradient, theta, **options, epsilon=step)
+        # A piecewise linear J is given wide steps, which kinks lie within, or a kink passes for
+        # noise along the one direction that noise was measured on.
+        again = {**options, "seed": settings.seed + 1, "epsilon": NARROW_STEP * problem.scale()}
+        narrow = gradcheck_function(problem.cost, gradient, theta, **again)
         report = report if narrow.gradient_status == "cannot tell" else narrow
     return replace(report, blocks=(*report.blocks, *_misshapen_blocks(subject, odd)))
 
@@ -319,7 +320,8 @@ class _Problem:
 
     def scale(self) -> float:
         """Return the smallest rms of an input that is not zero; 1 where all are."""
-        sizes = [np.sqrt(np.mean(np.abs(numbers(self.layer.inputs[n])) ** 2)) for n in self.names]
+        arrays = [numbers(self.layer.inputs[name]) for name in self.names]
+        sizes = [np.linalg.norm(a.ravel()) / max(a.size, 1) ** 0.5 for a in arrays]
         return float(min((size for size in sizes if size > 0.0), default=1.0))
 
     def inputs(self, theta: dict[str, Any]) -> Values:

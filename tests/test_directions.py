@@ -102,3 +102,21 @@ def test_no_error_of_the_stated_size_is_missed_more_often_than_stated(count: int
         u = random_direction(random, runs * count * places.size).reshape(runs, count, -1)
         seen = np.abs(u @ (size * error[places])) > 1.0
         assert np.mean(~seen.any(axis=1)) <= 1.5 * MISSED_SHARE
+
+
+@pytest.mark.parametrize("convention", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_kinks_at_theta_add_up_to_more_than_the_slopes_of_their_sum(
+    convention: float, share: float
+) -> None:
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        x, d = random.normal(size=300), random.normal(size=300)
+        x[random.random(300) < share] = 0.0
+        slopes = np.where(x == 0.0, convention, x > 0.0)
+
+        def cost(t: Any, d: Any = d) -> float:
+            return float(np.sum(np.maximum(t, 0.0) * d + np.sin(t)))
+
+        report = gradcheck_function(cost, d * slopes + np.cos(x), x, directions=3, seed=seed)
+        assert report.status != "wrong", report

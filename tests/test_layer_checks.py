@@ -369,3 +369,53 @@ def test_a_layer_of_many_inputs_takes_few_evaluations(size: int) -> None:
     report = check(count, slope, {"x": wide, "g": wide[0].copy()})
     assert report.passed, report
     assert calls <= 300
+
+
+def relu_layer(x: Any, w: Any) -> Any:
+    return np.maximum(x @ w, 0.0)
+
+
+def relu_backward(dout: Any, x: Any, w: Any) -> Any:
+    dz = dout * (x @ w > 0.0)
+    return dz @ w.T, x.T @ dz
+
+
+@pytest.mark.parametrize("seed", [7, 18, 20])
+def test_a_piecewise_linear_layer_agrees(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    inputs = {"x": random.normal(size=(6, 5)), "w": random.normal(size=(5, 4))}
+    assert check(relu_layer, relu_backward, inputs, seed=seed).status == "agree"
+
+
+def test_inputs_on_a_kink_are_accepted() -> None:
+    x = np.array([0.0, 0.0, 1.0, -1.0, 0.0])
+    for slope in (0.0, 1.0):
+
+        def its_backward(dout: Any, x: Any, slope: float = slope) -> Any:
+            return dout * np.where(x == 0.0, slope, x > 0.0)
+
+        for seed in range(5):
+            report = check(lambda x: np.maximum(x, 0.0), its_backward, {"x": x}, seed=seed)
+            assert report.status == "agree", report
+
+
+def test_an_overflow_in_half_precision_is_no_broken_contract() -> None:
+    x = np.full(4, 100.0, np.float16)
+    report = check(lambda x: x**2, lambda d, x: d * x * np.float16(200), {"x": x}, seed=1)
+    assert "linear in dout" not in broken(report)  # 16·dout overflows
+
+
+def test_a_gradient_of_nan_is_one_broken_line() -> None:
+    def overflows(dout: Any, x: Any) -> Any:
+        return 2 * dout * x + (np.float16(np.nan) if x.dtype == np.float16 else 0.0)
+
+    report = check(lambda x: x**2, overflows, {"x": np.ones(4, np.float16)})
+    assert broken(report) == {"shapes and dtypes"}
+    assert "NaN or infinity" in line(report, "shapes and dtypes").text
+
+
+def test_sizes_of_one_and_none() -> None:
+    for rows, status in ((1, "agree"), (0, "vacuous")):
+        inputs = {**INPUTS, "x": X[:rows]}
+        assert check(forward, backward, inputs).status == status
+    assert check(lambda x: x**2, lambda d, x: 2 * d * x, 1.5).passed

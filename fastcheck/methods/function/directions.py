@@ -32,6 +32,7 @@ WIDE, NARROW = 12.0, 2.0
 MOST_STEPS = 4
 RICHARDSON_NOISE = math.sqrt(65.0) / 3.0
 TRUNCATION_LEFT = 0.3  # of the difference between two steps, after Richardson's extrapolation
+KINK_SLACK = 1e4
 ENOUGH = 1e-9
 
 
@@ -266,5 +267,8 @@ def _looked_again(
     bar = float(look.bar[0] + look.loose[0])
     derivative = float(look.derivative[0])
     doubtful = bool(look.doubtful[0] | look.kink[0]) and look.low[0] != look.high[0]
-    inside = look.low[0] - look.slack[0] <= given <= look.high[0] + look.slack[0]
+    # Several kinks at θ, each with a slope of its own choice, may add up to more than the one-sided
+    # slopes of their sum.
+    slack = look.slack[0] + KINK_SLACK * abs(look.high[0] - look.low[0])
+    inside = look.low[0] - slack <= given <= look.high[0] + slack
     return given, derivative, bar, doubtful and bool(inside | ~np.isfinite(look.low[0]))
