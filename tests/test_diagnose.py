@@ -181,6 +181,14 @@ def test_what_no_slip_explains_is_said_with_its_pattern(net: Net) -> None:
     assert result.explained < 1e-6
 
 
+def test_what_updated_weights_make_of_an_error_is_known_to_the_layer_below() -> None:
+    """The layer below uses the wrong dA of the layer above, as it was left there."""
+    net = planted.NETS[7]
+    result = diagnosed(net, flat(planted.backward(net, {"W updated first": 3, "dA above": 1})))
+    assert result is not None
+    assert [f.slip for f in result.findings] == ["weights_updated", "error_of_other"]
+
+
 def test_consequences_and_slips_of_their_own_are_told_apart() -> None:
     net = planted.NETS[4]
     result = diagnosed(net, flat(planted.backward(net, {"slope at a": 3, "db zero": 1})))

@@ -90,7 +90,8 @@ def fitted_deltas(
                 if _is_multiple(error, right.dZ, sight.rtol):
                     continue  # a factor says the same
                 value = family.label.format(f"{number:.4g}")
-                yield Delta(right.dA, error, (Found(slip.name, layer, "delta", value),))
+                dA = right.dA if family.activation is None else family.activation(number)
+                yield Delta(dA, error, (Found(slip.name, layer, "delta", value),))
 
 
 def _is_multiple(values: Floats, others: Floats, rtol: float) -> bool:

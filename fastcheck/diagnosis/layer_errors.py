@@ -93,11 +93,14 @@ class Family:
         Where a search begins; one will do where dZ_l is linear in the number.
     label : str
         What the number is, with `{}` in its place.
+    activation : callable or None
+        The number -> dA_l, None where that is right.
     """
 
     error: Callable[[float], Floats]
     starts: tuple[float, ...] = (0.0,)
     label: str = "{}"
+    activation: Callable[[float], Floats] | None = None
 
 
 Candidates = Iterator[tuple[str, LayerGradients]]
@@ -268,7 +271,13 @@ def updated_weights(site: Site) -> Iterator[Family]:
     if site.above is None:
         return
     for dW in site.updates:
-        yield linear(site.right.dZ, -site.through(site.above.dZ @ dW))
+        yield _linear_before_slope(site, -site.above.dZ @ dW)
+
+
+def _linear_before_slope(site: Site, direction: Floats) -> Family:
+    """Return dA_l + c·direction, with the dZ_l that follows."""
+    right, change = site.right, site.through(direction)
+    return Family(lambda c: right.dZ + c * change, activation=lambda c: right.dA + c * direction)
 
 
 def scaled_outputs(site: Site) -> Iterator[Family]:
