@@ -330,6 +330,31 @@ def masked(rng: Rng) -> Nasty:
     return replace(net, masks=masks)
 
 
+def duplicates(rng: Rng) -> Nasty:
+    """Units that are copies of others, the whole batch several times, equal columns of inputs."""
+    net, how = base(rng), int(rng.integers(3))
+    if how == 0:
+        copies = rng.integers(net.sizes[1], size=net.sizes[1])
+        weights, first = [net.weights[0][copies], *net.weights[1:]], net.biases[0]
+        biases = [None if first is None else first[copies], *net.biases[1:]]
+        return replace(net, weights=weights, biases=biases)
+    if how == 1:
+        times = int(rng.integers(2, 9))
+        masks = net.masks and [None if mask is None else np.tile(mask, (times, 1))
+                               for mask in net.masks]  # fmt: skip
+        inputs, targets = (np.tile(part, (times, 1)) for part in (net.inputs, net.targets))
+        return replace(net, inputs=inputs, targets=targets, masks=masks)
+    return replace(net, inputs=np.repeat(net.inputs[:, :1], net.sizes[0], axis=1))
+
+
+def images(rng: Rng) -> Nasty:
+    """Sparse pixels, 0 to 1 or 0 to 255, and a layer that is wide beside the others' families."""
+    hidden = [int(pick(rng, (16, 40)))] * int(rng.integers(1, 3))
+    net = base(rng, sizes=[64, *hidden, 10], m=int(pick(rng, (1, 8, 32, 100))))
+    pixels = np.round(255.0 * rng.random(net.inputs.shape)) * (rng.random(net.inputs.shape) < 0.2)
+    return replace(net, inputs=pixels / pick(rng, (1.0, 255.0)))
+
+
 RANDOM: dict[str, Callable[[Rng], Nasty]] = {
     "plain": base,
     "scales": scales,
@@ -349,4 +374,6 @@ RANDOM: dict[str, Callable[[Rng], Nasty]] = {
     "near kinks": near_kinks,
     "corners": corners,
     "masked": masked,
+    "duplicates": duplicates,
+    "images": images,
 }
