@@ -157,3 +157,31 @@ def test_rounding_where_a_kink_changes_no_difference() -> None:
     assert not gradcheck(
         network, np.zeros((4, 3)), np.full((4, 1), target), [np.zeros((1, 3)), np.ones(1)], jobs=1
     ).passed
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("closed", [False, True])
+def test_layers_whose_kinks_are_taken_by_different_hands(seed: int, closed: bool) -> None:
+    """JAX's hard tanh has slope 1 on both of its kinks, its ReLU6 slope ½."""
+    rng = np.random.default_rng(seed)
+    W = [rng.integers(-1, 2, shape).astype(float) for shape in ((4, 5), (6, 4), (5, 6))]
+    X, T = rng.integers(-1, 2, (40, 5)).astype(float), rng.normal(size=(40, 5))
+    A, slopes = [X], []
+    for w in W[:2]:
+        z = A[-1] @ w.T
+        slopes.append(1.0 * (np.abs(z) <= 1.0 if closed else np.abs(z) < 1.0))
+        A.append(np.clip(z, -1.0, 1.0))
+    z = A[-1] @ W[2].T
+    slopes.append(0.5 * (1.0 * ((z > 0) & (z < 6)) + ((z >= 0) & (z <= 6))))
+    d = (np.clip(z, 0.0, 6.0) - T) / 40
+    gradient: list[Any] = []
+    for l in (2, 1, 0):
+        d = d * slopes[l]
+        gradient = [d.T @ A[l], d.sum(axis=0), *gradient]
+        d = d @ W[l]
+    network = Network.from_arrays(
+        W, [np.zeros(len(w)) for w in W],
+        activations=["hardtanh", "hardtanh", "relu6"], loss="squared_error",
+    )  # fmt: skip
+    report = gradcheck(network, X, T, gradient, jobs=1)
+    assert report.passed, report

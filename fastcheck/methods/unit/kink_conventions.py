@@ -25,7 +25,8 @@ DERIVATIVE_EPSILON = 1e-13
 # The user's own functions cancel: there a smaller step is no better.
 DIRECT_EPSILON = 1e-7
 # So many mixtures of the layers' conventions are tried one by one.
-MAX_MIXTURES = 32
+MAX_MIXTURES = 64
+EXTREMES = 4  # left, right, flatter, steeper
 
 
 def probes_at_theta(probes: Probes) -> list[Probes]:
@@ -64,7 +65,7 @@ def _mixtures(layers: Sequence[list[Floats]]) -> list[tuple[Floats, ...]]:
     if np.prod([float(len(ways)) for ways in layers]) <= MAX_MIXTURES:
         return list(itertools.product(*layers))
     found = []
-    for others, turned in itertools.permutations(range(2), 2):
+    for others, turned in itertools.permutations(range(EXTREMES), 2):
         for layer in range(len(layers)):
             picks = [others if k != layer else turned for k in range(len(layers))]
             found.append(tuple(ways[k % len(ways)] for ways, k in zip(layers, picks, strict=True)))
