@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.execution import parallel
+from fastcheck.execution.blas import one_blas_thread
 from fastcheck.kernels.forward import forward_trace
 from fastcheck.model.network import Batch, Network
 from fastcheck.rounding import gradient_rounding, rounding
@@ -123,7 +123,7 @@ def time_the_model() -> None:
     print(f"\n{'milliseconds on one core':26} backpropagation  in a check         alone")
     for sizes, m in SIZES:
         network, batch = everyday(sizes, m)
-        with parallel.one_blas_thread():
+        with one_blas_thread():
             trace = forward_pass(network, batch)
             gradients = backpropagation(network, batch)
             dtheta = np.concatenate([g.ravel() for g in gradients])

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from fastcheck.determinism import unmoved
 from fastcheck.errors import InputError
 from fastcheck.execution import buffers, parallel
+from fastcheck.execution.blas import one_blas_thread
 from fastcheck.methods.table import preparation
 from fastcheck.model.approximation import Approximation
 from fastcheck.model.cost import CostParts, compare_cost, cost_parts, user_cost
@@ -268,11 +269,11 @@ def _check(task: _Task) -> Report:
             approximation = _second_look(network, batch, gradient.vector, approximation, settings)
     precision = settings.precision or gradient.precision
     comparison = _Comparison(network, batch, gradient.vector, approximation, settings, precision)
-    with clock.part("comparison"), parallel.one_blas_thread():
+    with clock.part("comparison"), one_blas_thread():
         verdict, sigma = comparison.judged()
     diagnosis: dict[str, Any] = {}
     if verdict.status == "wrong":
-        with clock.part("diagnosis"), parallel.one_blas_thread():
+        with clock.part("diagnosis"), one_blas_thread():
             diagnosis = comparison.diagnosis(verdict)
     return Report.of(
         verdict,
@@ -300,7 +301,7 @@ def _approximate(
 ) -> Approximation:
     """Prepare the method, run its chunks, put the results together."""
     # Small products gain nothing from BLAS threads, and lose much where other work runs beside.
-    with parallel.one_blas_thread():
+    with one_blas_thread():
         prepared = preparation(settings.method)(network, batch, indices, settings)
         try:
             results = parallel.run(prepared, settings, "differences")
@@ -359,7 +360,7 @@ def _cost(task: _Task, batch: Batch) -> tuple[CostFacts, tuple[str, ...]]:
     """Return J and its parts, the user's J beside it where it was given, and notes on that."""
     theirs = task.options.get("cost")
     if theirs is None:
-        with parallel.one_blas_thread():
+        with one_blas_thread():
             return _cost_facts(cost_parts(task.network, batch)), ()
     found = compare_cost(task.network, batch, theirs, (task.inputs, task.targets))
     facts = replace(

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from fastcheck.cli import command as cli
+from fastcheck.cli import warm_up
 from fastcheck.cli.command import run
 from fastcheck.diagnosis.inject import PLANTS
 from fastcheck.importers.npz import read_problem, write_problem
+from fastcheck.kernels import disk_cache
 from fastcheck.reference.example import Example, make_problem
 from fastcheck.report import Report
 from fastcheck.settings import BACKENDS, METHODS, Settings
@@ -182,6 +184,21 @@ def test_a_fresh_installation_says_that_it_compiles(tmp_path: Path) -> None:
     assert "no file nothing.npz" in lines[1]
     quiet = fastcheck("nothing.npz", "--quiet", XDG_CACHE_HOME=str(tmp_path), HOME=str(tmp_path))
     assert len(quiet.stderr.splitlines()) == 1
+
+
+def test_a_terminal_is_shown_what_is_compiled_and_left_clean(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = list(disk_cache.listeners)
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        with warm_up.announce_compiling():
+            for tell in disk_cache.listeners:
+                tell("_loss_value_huber")
+        shown = capsys.readouterr().err
+        assert ("compiling loss value huber (0 s so far)" in shown) == terminal
+        assert shown.rpartition("\r")[2].strip() == ""
+    assert disk_cache.listeners == before
 
 
 @pytest.mark.cli
@@ -507,7 +524,7 @@ ENDINGS: list[BaseException] = [
 
 @pytest.mark.parametrize("traceback", ["", "1"])
 @pytest.mark.parametrize("ending", ENDINGS, ids=repr)
-@pytest.mark.parametrize("place", ["_command", "_problem", "_report", "_announce_compiling"])
+@pytest.mark.parametrize("place", ["_command", "_problem", "_report", "announce_compiling"])
 def test_whatever_else_goes_wrong_is_no_wrong_gradient_and_no_right_one(
     place: str,
     ending: BaseException,

@@ -198,3 +198,26 @@ def test_an_own_function_that_changed_is_another_one() -> None:
     for factor in (2.0, 3.0):  # J = (factor · w)² / 2 at w = 1
         found = numerical_gradient(bound(factor), [[1.0]], [[0.0]])
         assert found[0] == pytest.approx(factor**2, rel=1e-8)
+
+
+WARM = """
+from fastcheck.cli.warm_up import warm_up
+from fastcheck.kernels import disk_cache
+from tests.test_kernel_cache import kernels
+
+compiled = []
+disk_cache.listeners.append(compiled.append)
+warm_up()
+kept = [kernel for kernel in kernels() if isinstance(kernel._cache, disk_cache.KernelCache)]
+print(compiled, [kernel.__name__ for kernel in kept if not kernel.signatures])
+"""
+
+
+@pytest.mark.slow
+def test_after_warm_up_nothing_is_left_to_compile() -> None:
+    command = [sys.executable, "-m", "fastcheck", "--warm-up"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert str(compiling.CACHE_FOLDER) in said.stdout
+    command = [sys.executable, "-c", WARM]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout == "[] []\n"

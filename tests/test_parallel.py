@@ -19,8 +19,9 @@ from cloudpickle import register_pickle_by_value  # noqa: TID251 - it only sends
 from threadpoolctl import threadpool_info
 
 from fastcheck.errors import InputError
+from fastcheck.execution.blas import one_blas_thread
 from fastcheck.execution.journal import Journal
-from fastcheck.execution.parallel import one_blas_thread, run
+from fastcheck.execution.parallel import run
 from fastcheck.settings import Settings
 
 # Worker processes can't import the tests, which are no installed package: send what they define.
@@ -211,7 +212,7 @@ def test_the_bar_is_for_long_work_on_a_terminal(
     stream = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr("fastcheck.execution.parallel.PROGRESS_DELAY_SECONDS", patience)
+    monkeypatch.setattr("fastcheck.execution.progress.PROGRESS_DELAY_SECONDS", patience)
     run(Squares(pause=0.003), Settings.of(jobs=2, progress=progress), "a textbook")
     assert ("a textbook" in stream.getvalue()) is shown
     assert ("/s" in stream.getvalue()) is shown

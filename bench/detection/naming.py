@@ -13,6 +13,7 @@ from fastcheck.diagnosis.bugs import BUGS, buggy_gradients
 from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.inject import PLANTS
 from fastcheck.execution import parallel
+from fastcheck.execution.blas import one_blas_thread
 from fastcheck.methods.table import preparation
 from fastcheck.settings import Settings
 from fastcheck.verdict.verdict import evaluate
@@ -53,7 +54,7 @@ class Naming:
 def _answers(case: Case) -> list[tuple[str, tuple[int, ...]]]:
     """Return the slips that the diagnosis names, and their layers."""
     problem, settings = case.problem, Settings.of(jobs=1)
-    with parallel.one_blas_thread():
+    with one_blas_thread():
         prepared = preparation("unit")(problem.network, problem.batch, None, settings)
         approximation = prepared.assemble(parallel.run(prepared, settings, "differences"))
         verdict = evaluate(

@@ -12,7 +12,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from fastcheck.cli.options import (
     SectionedCommand,
     chosen,
 )
+from fastcheck.cli.warm_up import announce_compiling
 from fastcheck.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,13 +71,12 @@ def check(target: str | None, **given: Any) -> int:
     _check_writable("--json", given["json"])
     _check_writable("--html", given["html"])
     show = _printer(given["format"], quiet=quiet)
-    if not quiet:
-        _announce_compiling()
     seed = {"seed": settings.get("seed", 0)}
-    if write_example is not None:
-        return _write_example(write_example, {**WRITTEN_EXAMPLE, **example, **seed}, plant)
-    problem = _problem(target, given["gradient"], {**example, **seed}, plant)
-    report = _report(problem, {**settings, "progress": not quiet})
+    with nullcontext() if quiet else announce_compiling():
+        if write_example is not None:
+            return _write_example(write_example, {**WRITTEN_EXAMPLE, **example, **seed}, plant)
+        problem = _problem(target, given["gradient"], {**example, **seed}, plant)
+        report = _report(problem, {**settings, "progress": not quiet})
     if given["html"] is not None:
         _write(given["html"], report.to_html())
     if _save(report, given["json"]):
@@ -186,14 +186,12 @@ def _check_writable(option: str, file: Path | None) -> None:
         raise InputError(f"{option} {file}", "a file in a folder that can be written to")
 
 
-def _announce_compiling() -> None:
-    from fastcheck.kernels.compiling import compiled_before
+def _warm_up() -> str:
+    from fastcheck.cli.warm_up import warm_up
 
-    if not compiled_before():
-        click.echo(
-            "fastcheck: compiling its kernels, once for this installation (some seconds) …",
-            err=True,
-        )
+    with announce_compiling():
+        folder = warm_up()
+    return f"All kernels are compiled. They are kept in {folder}."
 
 
 def _example(choices: dict[str, Any]) -> Problem:
@@ -376,6 +374,7 @@ def _write(file: Path, text: str) -> None:
 ANSWERS: dict[str, Callable[[], str]] = {
     "version": _version,
     "list_plants": _plants,
+    "warm_up": _warm_up,
     "show_completion": completion.script,
     "install_completion": completion.install,
 }

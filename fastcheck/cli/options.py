@@ -196,6 +196,10 @@ OPTIONS = [
     ),
     FORMAT,
     QUIET,
+    Option(
+        WORK, "--warm-up", "",
+        "Compile all kernels, for an image or CI, and say where they are kept.",
+    ),
     Option(OUTPUT, "--version", "", "Show the version."),
     Option(OUTPUT, "--show-completion", "", "Show the completion script of your shell."),
     Option(OUTPUT, "--install-completion", "", "Install the completion script of your shell."),

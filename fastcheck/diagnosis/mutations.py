@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from scipy import special
+import scipy  # its parts are imported at their first use
 
 from fastcheck.kernels.activations import ACTIVATIONS
 from fastcheck.model.network import Network
@@ -107,7 +107,7 @@ def odd_slopes(here: Here) -> Variants:
     if own != "tanh":
         yield "1 − a²", 1.0 - a * a
     if own == "gelu":
-        yield "Φ(z) alone", special.ndtr(z)
+        yield "Φ(z) alone", scipy.special.ndtr(z)
     if own == "elu":
         yield "a for a + α where z < 0", np.where(z > 0, 1.0, a)
         yield "a + 1 for a + α where z < 0", np.where(z > 0, 1.0, a + 1.0)
@@ -141,8 +141,8 @@ def slope_of_other_layer(here: Here) -> Variants:
 def probabilities_of(here: Here) -> Floats:
     """The outputs as probabilities."""
     if here.network.loss.name == "sigmoid_cross_entropy":
-        return np.asarray(special.expit(here.A))
-    return np.asarray(special.softmax(here.A, axis=1))
+        return np.asarray(scipy.special.expit(here.A))
+    return np.asarray(scipy.special.softmax(here.A, axis=1))
 
 
 def is_fused(here: Here) -> bool:
@@ -162,7 +162,7 @@ def output_activation_twice(here: Here) -> Floats:
 def odd_twice(here: Here) -> Variants:
     """The output error times one more slope, of forms that are less usual."""
     error, a = RIGHT.output_error(here), here.A
-    s = special.expit(a)
+    s = scipy.special.expit(a)
     if here.network.loss.name == "softmax_cross_entropy":
         p = probabilities_of(here)
         yield "p(1 − p)", error * p * (1.0 - p)
@@ -181,14 +181,14 @@ def error_of_another_loss(here: Here) -> Floats:
     """Squared error's a − y for the other losses, the logistic loss's σ(a) − y for it."""
     outputs = here.A
     if here.network.loss.name == "squared_error":
-        outputs = np.asarray(special.expit(outputs))
+        outputs = np.asarray(scipy.special.expit(outputs))
     return here.network.data_scale(here.batch.size) * (outputs - here.batch.T)
 
 
 def other_errors(here: Here) -> Variants:
     """The output errors of other losses."""
     a, y, mean = here.A, here.batch.T, here.network.data_scale(here.batch.size)
-    s, p = special.expit(a), special.softmax(a, axis=1)
+    s, p = scipy.special.expit(a), scipy.special.softmax(a, axis=1)
     yield "squared error on the logits, a − y" if is_fused(here) else "a − y", mean * (a - y)
     yield "sigmoid, σ(a) − y", mean * (s - y)
     yield "softmax, softmax(a) − y", mean * (p - y)

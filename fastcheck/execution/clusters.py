@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from joblib import parallel_config
-
 from fastcheck.errors import InputError
 from fastcheck.settings import Settings
 
@@ -20,6 +18,8 @@ CONNECT_SECONDS = 20
 @contextmanager
 def _dask(address: str | None) -> Iterator[None]:
     """Use a Dask scheduler, or a client that is there already."""
+    from joblib import parallel_config
+
     distributed = _required("distributed", "dask")
     if address is None:
         try:
@@ -44,6 +44,8 @@ def _dask(address: str | None) -> Iterator[None]:
 @contextmanager
 def _ray(address: str | None) -> Iterator[None]:
     """Use a Ray cluster; without an address the one that is there, or one on this machine."""
+    from joblib import parallel_config
+
     ray = _required("ray", "ray")
     importlib.import_module("ray.util.joblib").register_ray()
     ours = not ray.is_initialized()

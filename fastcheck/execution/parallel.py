@@ -1,40 +1,28 @@
-"""Chunks through joblib: workers, thread limits, progress, Ctrl-C; knows nothing of gradients."""
+"""Chunks of work in threads, or in processes through joblib; knows nothing of gradients.
+
+joblib is imported once processes are asked for, for a quick start.
+"""
 
 from __future__ import annotations
 
-import itertools
-import os
-import threading
-import time
-import warnings
-from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from functools import cache
-from types import TracebackType
 from typing import Any, Protocol
 
-from joblib import Parallel, delayed
-from joblib.parallel import get_active_backend
-from threadpoolctl import OpenBLASController, ThreadpoolController
-
 from fastcheck.errors import InputError
-from fastcheck.execution.clusters import CLUSTERS, cluster
+from fastcheck.execution.blas import limit_openmp_blas, one_blas_thread
+from fastcheck.execution.clusters import CLUSTERS
 from fastcheck.execution.journal import Journal
-from fastcheck.execution.shipping import opened, shipped
+from fastcheck.execution.progress import Progress
 from fastcheck.settings import Settings
 
-__all__ = ["Chunked", "one_blas_thread", "run"]
+__all__ = ["Chunked", "run"]
 
 Finished = tuple[int, Any]  # the number of a chunk and its result
 
-# joblib looks for finished work every 10 ms; what takes less than a few of those runs at once.
+# What takes less runs at once: workers would hardly begin.
 MIN_PARALLEL_SECONDS = 0.03
-PROGRESS_DELAY_SECONDS = 1.0  # before a progress bar appears
-REFRESHES_A_SECOND = 10
-# What joblib's backends raise where a process that held work or data has died: loky, Dask, Ray.
-LOST_WORKERS = ("TerminatedWorkerError", "FutureCancelledError", "KilledWorker", "RayActorError")
-MOST_ATTEMPTS = 4  # after so many runs with workers that died, something is wrong with the work
 
 
 class Chunked(Protocol):
@@ -92,7 +80,7 @@ def run(work: Chunked, settings: Settings, title: str) -> list[Any | None]:
         todo = [number for number, result in enumerate(results) if result is None]
         weights = work.weights
         total = sum(int(w) for w in weights)
-        progress = _Progress(settings.progress, title, total)
+        progress = Progress(settings.progress, title, total)
         stack.enter_context(progress)
         stack.enter_context(one_blas_thread())
         progress.start_at(total - sum(int(weights[number]) for number in todo))
@@ -136,36 +124,9 @@ def _finished_chunks(work: Chunked, todo: list[int], settings: Settings) -> Iter
     elif settings.backend == "threads":
         yield from _by_threads(work, todo, min(workers, len(todo)))
     else:
-        options = {"n_jobs": workers, "backend": "loky"}
-        with cluster(settings):
-            yield from _by_processes(work, todo, _ambient(settings) if ambient else options)
+        from fastcheck.execution.processes import in_processes
 
-
-def _ambient(settings: Settings) -> dict[str, Any]:
-    """Return the options for the backend that is active: as many workers as it has by itself."""
-    backend, jobs = get_active_backend()
-    if settings.jobs is not None:
-        return {"n_jobs": settings.jobs}
-    distributed = type(backend).__name__ in ("DaskDistributedBackend", "RayBackend")
-    return {"n_jobs": -1 if distributed and jobs in (None, 1) else jobs}
-
-
-def _by_processes(work: Chunked, todo: list[int], options: dict[str, Any]) -> Iterator[Finished]:
-    """Do chunks in other processes; what a process that died had not finished is done again."""
-    token = f"{os.getpid()} {time.time_ns()} {next(_TOKENS)}"
-    sent = shipped(work, options.get("backend") or get_active_backend()[0])
-    left = dict.fromkeys(todo)
-    for attempt in itertools.count(1):
-        tasks = (delayed(_elsewhere)(token, sent, number) for number in list(left))
-        try:
-            for number, result in _in_order_of_arrival({**options, "mmap_mode": "c"}, tasks):
-                del left[number]
-                yield number, result
-        except BaseException as error:  # Dask's is no Exception
-            if attempt == MOST_ATTEMPTS or type(error).__name__ not in LOST_WORKERS:
-                raise
-        else:
-            return
+        yield from in_processes(work, todo, settings, workers)
 
 
 def _room_for(work: Chunked, settings: Settings) -> int:
@@ -175,57 +136,28 @@ def _room_for(work: Chunked, settings: Settings) -> int:
 
 
 def _by_threads(work: Chunked, todo: list[int], workers: int) -> Iterator[Finished]:
-    """Do chunks in threads. What is done when Ctrl-C comes, and joblib has not seen yet, counts."""
-    arrived: deque[Finished] = deque()
-    tasks = (delayed(_here)(work, number, arrived) for number in todo)
-    try:
-        for _ in _in_order_of_arrival({"n_jobs": workers, "backend": "threading"}, tasks):
-            yield arrived.popleft()
-    except KeyboardInterrupt:
-        while arrived:
-            yield arrived.popleft()
+    """Do chunks in threads of this process, each result as soon as it is there.
 
-
-def _in_order_of_arrival(options: dict[str, Any], tasks: Iterator[Any]) -> Iterator[Any]:
-    """Run tasks through joblib; results come as they arrive wherever the backend can do that."""
-    backend = options.get("backend") or get_active_backend()[0]
-    streams = getattr(backend, "supports_return_generator", True)
-    parallel = Parallel(
-        **options, batch_size=1, return_as="generator_unordered" if streams else "list"
-    )
-    finished = parallel(tasks)
-    try:
-        for done in finished:  # noqa: UP028 - `yield from` would close `finished`, with a warning
-            yield done
-    finally:
-        if hasattr(finished, "close"):
-            with warnings.catch_warnings():  # joblib warns of work it drops: that is meant here
-                warnings.simplefilter("ignore")
-                finished.close()
-
-
-def _here(work: Chunked, number: int, arrived: deque[Finished]) -> None:
-    """Do a chunk in a thread of this process, where `one_blas_thread` holds already."""
-    _limit_openmp_blas()
-    arrived.append((number, work.differences(work.chunks[number])))
-
-
-_TOKENS = itertools.count()
-_CACHED_WORK: dict[str, Chunked] = {}
-
-
-def _elsewhere(token: str, sent: Any, number: int) -> Finished:
-    """Do a chunk in another process.
-
-    A worker keeps the work, and with it all that was made in there: buffers, and functions of the
-    user's that have been compiled.
+    Not by joblib, which looks for finished work every 10 ms. After Ctrl-C, what is done counts.
     """
-    if token not in _CACHED_WORK:
-        _CACHED_WORK.clear()
-        _CACHED_WORK[token] = opened(sent)
-    kept = _CACHED_WORK[token]
-    with one_blas_thread():
-        return number, kept.differences(kept.chunks[number])
+    pool = ThreadPoolExecutor(workers)
+    futures = {pool.submit(_here, work, number): number for number in todo}
+    try:
+        for future in as_completed(futures):
+            yield futures.pop(future), future.result()
+    except KeyboardInterrupt:
+        pool.shutdown(cancel_futures=True)
+        for future, number in futures.items():
+            if not future.cancelled():
+                yield number, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _here(work: Chunked, number: int) -> Any:
+    """Do a chunk in a thread of this process, where `one_blas_thread` holds already."""
+    limit_openmp_blas()
+    return work.differences(work.chunks[number])
 
 
 @contextmanager
@@ -237,127 +169,3 @@ def _closing(finished: Iterator[Finished]) -> Iterator[Iterator[Finished]]:
         close = getattr(finished, "close", None)
         if close is not None:
             close()
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    """Return the handle on all BLAS libraries of the process, those of the kernels included."""
-    import scipy.linalg.cython_blas  # noqa: F401 - what is not loaded yet can't be limited
-
-    return ThreadpoolController()
-
-
-def _limit_openmp_blas() -> None:
-    """Limit a BLAS that counts threads for each calling thread; workers end, so it is for good."""
-    if any(getattr(c, "threading_layer", "") == "openmp" for c in _controller().lib_controllers):
-        _controller().select(threading_layer="openmp").limit(limits=1)
-
-
-class _Hold:
-    """Who holds BLAS to one thread right now. The limit is the whole process's."""
-
-    lock = threading.Lock()
-    count = 0
-    limiter: Any = None
-    owner = 0
-
-    @classmethod
-    def begin(cls) -> None:
-        """Set the limit."""
-        cls.owner = threading.get_ident()
-        cls.limiter = _controller().limit(limits=1, user_api="blas")
-
-    @classmethod
-    def end(cls) -> None:
-        """Bring back the limit that was there before."""
-        # threadpoolctl from 3.7 on listens only to the thread that has set a limit first, which
-        # need not be the one that leaves last.
-        clear = getattr(OpenBLASController, "clear_controlling_thread", lambda force: None)
-        clear(force=cls.owner != threading.get_ident())
-        cls.limiter.restore_original_limits()
-        clear(force=False)
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread in this process while the block runs.
-
-    Several threads may be inside at once; the limit that was there before comes back when the last
-    one leaves.
-    """
-    with _Hold.lock:
-        if _Hold.count == 0:
-            _Hold.begin()
-        _Hold.count += 1
-    try:
-        yield
-    finally:
-        with _Hold.lock:
-            _Hold.count -= 1
-            if _Hold.count == 0:
-                _Hold.end()
-
-
-class _Progress:
-    """How far a run has come: told to a callable, or shown on stderr if it is a terminal."""
-
-    def __init__(self, wanted: Any, title: str, total: int) -> None:
-        self._tell = wanted if callable(wanted) else None
-        self._shown = wanted is True
-        self._title, self._total = title, total
-        self._done = self._restored = 0
-        self._bar: Any = None
-        self._task: Any = None
-        self._began = time.monotonic()
-
-    def start_at(self, done: int) -> None:
-        """Count what earlier runs have done."""
-        self._done = self._restored = done
-        if done and self._tell is not None:
-            self._tell(self._done, self._total)
-
-    def advance(self, weight: int) -> None:
-        """Count one more chunk."""
-        self._done += weight
-        if self._tell is not None:
-            self._tell(self._done, self._total)
-        elapsed = time.monotonic() - self._began
-        if self._shown and self._bar is None and elapsed > PROGRESS_DELAY_SECONDS:
-            self._show()
-        if self._bar is not None:
-            rate = (self._done - self._restored) / elapsed
-            self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f}/s")
-
-    def _show(self) -> None:
-        """Put the bar on stderr; nothing where that is a file or a pipe."""
-        from rich import progress
-        from rich.console import Console
-
-        console = Console(stderr=True)
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            refresh_per_second=REFRESHES_A_SECOND,
-            transient=True,
-        )
-        self._bar.start()
-        self._task = self._bar.add_task(
-            self._title, total=self._total, completed=self._restored, rate=""
-        )
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()

@@ -223,6 +223,10 @@ class Calls:
         """Of its odd part."""
         return _address(_loss_odd, self._loss)
 
+    def compile_all(self) -> None:
+        """Compile whatever any method calls."""
+        _ = self.values, self.differences, self.loss_value, self.loss_growth, self.loss_odd
+
     def activate(self, layer: int, p: float, z: Floats) -> None:
         """Make z φ_l(z), in place; z is contiguous."""
         apply = CFUNCTYPE(c_double, c_double, c_void_p, c_int64)(int(self.values[layer - 1]))

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastcheck.errors import InputError
 from fastcheck.execution import parallel
+from fastcheck.execution.blas import one_blas_thread
 from fastcheck.methods.table import METHODS, preparation
 from fastcheck.model.approximation import Curve, VCurve
 from fastcheck.model.network import Batch, Network
@@ -93,7 +94,7 @@ def _values(
 ) -> Floats:
     """Return the central differences of some components, outside any journal."""
     here = replace(settings, journal=None, progress=False, sample=None)
-    with parallel.one_blas_thread():
+    with one_blas_thread():
         prepared = preparation(method)(network, batch, chosen, here)
         return prepared.assemble(parallel.run(prepared, here, "V curve")).values
 

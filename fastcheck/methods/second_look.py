@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from fastcheck.execution import parallel
+from fastcheck.execution.blas import one_blas_thread
 from fastcheck.methods import textbook
 from fastcheck.methods.unit import method as unit
 from fastcheck.model.approximation import Approximation
@@ -68,7 +69,7 @@ def look_again(
         return approximation
     indices = positions if every is None else every[positions]
     here = replace(settings, journal=None)
-    with parallel.one_blas_thread():
+    with one_blas_thread():
         other = _by_unit(network, batch, indices, here)
         half, quarter = (
             _values(network, batch, indices, replace(here, epsilon=settings.epsilon / divisor))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are imported at their first use
 from numpy.typing import ArrayLike
-from scipy import special
 
 from fastcheck.determinism import require_deterministic
 from fastcheck.errors import InputError
@@ -278,9 +278,9 @@ def _guarded_data(network: Network, batch: Batch) -> Iterator[Variant]:
     outputs, T = _outputs(network, batch), batch.T
     scale = network.data_scale(batch.size)
     if network.loss.name == "softmax_cross_entropy":
-        p, weights = special.softmax(outputs, axis=1)[T != 0.0], T[T != 0.0]
+        p, weights = scipy.special.softmax(outputs, axis=1)[T != 0.0], T[T != 0.0]
     else:  # a probability for each class, 1 − p made by the subtraction that people write
-        p = special.expit(outputs)
+        p = scipy.special.expit(outputs)
         p, weights = (
             np.concatenate([p, 1.0 - p], axis=None),
             np.concatenate([T, 1.0 - T], axis=None),

@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are imported at their first use
 from numpy.typing import NDArray
-from scipy import special
 
 from fastcheck.kernels.activations import Activation
 from fastcheck.kernels.evaluation_errors import Limits
@@ -260,7 +260,7 @@ def _wide_chance(A: Floats, variance: Floats, u: float) -> Floats:
     deviation = u * np.sqrt(variance)
     if not np.any(deviation > 0.1):
         return np.zeros_like(A)
-    jumps = _wide_jumps(special.expit, A, special.expit(A), deviation)
+    jumps = _wide_jumps(scipy.special.expit, A, scipy.special.expit(A), deviation)
     return np.where(deviation > 0.1, jumps / u**2, 0.0)
 
 

@@ -14,7 +14,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.execution import parallel
+from fastcheck.execution.blas import one_blas_thread
 from fastcheck.kernels.rounding import deviations
 from fastcheck.model.network import Batch, Network
 from fastcheck.model.parameters import Block
@@ -174,7 +174,7 @@ class Rounding:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Let numbers overflow without a warning, and BLAS have one thread."""
-    with np.errstate(all="ignore"), parallel.one_blas_thread():
+    with np.errstate(all="ignore"), one_blas_thread():
         yield
 
 
