@@ -158,7 +158,7 @@ def slips_of(functions: str, names: tuple[str, ...]) -> list[Any]:
         pytest.param(
             name,
             slip,
-            marks=[pytest.mark.slow] if k > 1 or name != names[0] else [],
+            marks=[] if name == names[0] and k == 1 else [pytest.mark.slow],
             id=f"{name}: {slip}",
         )
         for name in names
@@ -172,6 +172,7 @@ def test_functions_of_torch(name: str, slip: str) -> None:
     assert report.status == ("wrong" if slip else "agree"), report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "slip"), slips_of("jax_functions", IN_JAX))
 def test_functions_of_jax(name: str, slip: str) -> None:
     function = with_slip(jax_functions(), name, slip)

@@ -60,10 +60,14 @@ def make(fault: str = "") -> Any:
     return Layer.apply
 
 
+SLOW = pytest.mark.slow
 INPUTS = (tensor(5, 4), tensor(4, 3), tensor(3))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float64, *(pytest.param(t, marks=SLOW) for t in (torch.float32, torch.bfloat16))],
+)
 def test_a_right_function_agrees(dtype: Any) -> None:
     report = check_torch_function(make(), tuple(x.to(dtype) for x in INPUTS), seed=0)
     assert report.passed, report
@@ -73,12 +77,12 @@ def test_a_right_function_agrees(dtype: Any) -> None:
 @pytest.mark.parametrize(
     ("fault", "blocks", "lines"),
     [
-        ("sign", ["x2"], set()),
-        ("none", ["x1"], set()),
-        ("second output", ["x0", "x1", "x2"], set()),
+        pytest.param("sign", ["x2"], set(), marks=SLOW),
+        pytest.param("none", ["x1"], set(), marks=SLOW),
+        pytest.param("second output", ["x0", "x1", "x2"], set(), marks=SLOW),
         ("needs", [], {"needed gradients"}),
-        ("raises", [], {"needed gradients"}),
-        ("dtype", [], {"precision"}),
+        pytest.param("raises", [], {"needed gradients"}, marks=SLOW),
+        pytest.param("dtype", [], {"precision"}, marks=SLOW),
     ],
 )
 def test_a_fault_is_named(fault: str, blocks: list[str], lines: set[str]) -> None:
@@ -146,7 +150,7 @@ def jax_layer(fault: str = "") -> Any:
     return layer
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=SLOW)])
 def test_a_custom_vjp(dtype: Any) -> None:
     args = (RNG.normal(size=(4, 3)).astype(dtype), RNG.normal(size=(3, 2)).astype(dtype))
     assert check_jax_function(jax_layer(), args, seed=0).passed
@@ -168,6 +172,7 @@ def custom_jvp(factor: float) -> Any:
     return cube
 
 
+@SLOW
 def test_a_custom_jvp_in_both_modes() -> None:
     args = (RNG.normal(size=5),)
     report = check_jax_function(custom_jvp(3.0), args, seed=0, order=2)
@@ -178,6 +183,7 @@ def test_a_custom_jvp_in_both_modes() -> None:
     assert "jvp" in broken(report)
 
 
+@SLOW
 def test_integers_and_complex_numbers_in_jax() -> None:
     jax: Any = pytest.importorskip("jax")
     table, indices = RNG.normal(size=(6, 2)), np.array([1, 4, 1, 0])
@@ -215,7 +221,10 @@ def gpt_gradients(dtype: Any, *, fused: bool, seed: int) -> dict[str, Any]:
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bfloat16, *(pytest.param(t, marks=SLOW) for t in (torch.float32, torch.float16))],
+)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_transformer_in_low_precision_beside_float64(dtype: Any, seed: int) -> None:
     reference = gpt_gradients(torch.float64, fused=False, seed=seed)
