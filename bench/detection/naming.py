@@ -76,6 +76,8 @@ def _matches(case: Case, answers: list[tuple[str, tuple[int, ...]]]) -> bool:
     if len(case.slips) == 1:
         first = answers[:1]
         return any(name in case.slips[0] or _same(case, name, at) for name, at in first)
+    if answers and all(_is_told(answers[0][0], names) for names in case.slips):
+        return True  # two factors on one part are their product
     left = [name for name, _ in answers[: len(case.slips)]]
     for names in case.slips:
         found = next((name for name in left if name in names), None)

@@ -25,6 +25,7 @@ from fastcheck.validation import UNIT_ROUNDOFF
 
 __all__ = ["everywhere", "views"]
 
+MAX_ROUNDINGS = 16.0  # what a component computed in a low precision is off by, in roundoffs
 MAX_STEPS = 12  # of Newton's method for the one number of a bug
 
 
@@ -60,9 +61,9 @@ def _marked(context: Context, plain: Sight) -> Iterator[Sight]:
 
 def _rounded_once(gradient: Floats, right: Floats, precision: str) -> bool:
     """Whether the components that are right, or nearly, are right ones rounded once."""
-    near = np.abs(gradient - right) <= 1e3 * UNIT_ROUNDOFF[precision] * np.abs(right)
+    near = np.abs(gradient - right) <= MAX_ROUNDINGS * UNIT_ROUNDOFF[precision] * np.abs(right)
     same = gradient == rounded_to(right, precision)
-    return bool(np.count_nonzero(same & near) > 0.97 * np.count_nonzero(near))
+    return bool(np.count_nonzero(same & near) >= 0.97 * np.count_nonzero(near))
 
 
 def everywhere(context: Context, gradient: Floats) -> Hypothesis | None:
