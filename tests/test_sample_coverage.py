@@ -152,7 +152,7 @@ def test_the_report_says_what_its_sample_covers() -> None:
         size_to_detect([*sizes.values()], found["next"]["share"])
     )
     text = " ".join(report.to_text().split())
-    assert f"at most {100 * found['share']:.2g} % of any block's components may be wrong" in text
+    assert f"at most {100 * found['share']:.2g} % of any block is wrong" in text
     assert f"--detect {found['next']['share']:g}" in text
     assert Report.from_json(report.to_json()).coverage == found
 
@@ -178,7 +178,7 @@ def test_wrong_ones_are_counted_up() -> None:
     found = next(b for b in report.coverage["blocks"] if b["name"] == "dW2")
     assert found["wrong"] == report.blocks[2].wrong > 0
     assert found["at_most"] >= 400
-    assert f"of dW2 about {100 * found['wrong'] / found['checked']:.2g} % is wrong" in " ".join(
+    assert f"about {100 * found['wrong'] / found['checked']:.2g} % of dW2 is wrong" in " ".join(
         report.to_text().split()
     )
 
