@@ -186,8 +186,13 @@ def start() -> None:
 
         compiling = seconds(run)
         compiled = float(np.median([seconds(run) for _ in range(5)]))
-    row("`fastcheck --sample 5000`, kernels compiled", f"{compiled:.2f} s", "whole process")
-    row("the same on a fresh install, compiling", f"{compiling:.1f} s", "whole process")
+        bare = [sys.executable, "-c", "import numba"]
+        numba = float(
+            np.median([seconds(lambda: subprocess.run(bare, check=True)) for _ in range(5)])
+        )
+    beside = f"whole process; `import numba` alone {numba:.2f} s"
+    row("`fastcheck --sample 5000`, kernels compiled", f"{compiled:.2f} s", beside)
+    row("the same on a fresh install, compiling", f"{compiling:.1f} s", beside)
 
 
 def growth() -> None:
