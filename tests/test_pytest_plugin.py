@@ -346,7 +346,7 @@ def test_the_error_says_the_diagnosis_and_travels_between_processes() -> None:
         diagnosis={"findings": [{"sentence": "dW1 is twice as large", "rows": "dW1 = D.T @ X"}]},
     )
     text = str(GradientError(report))
-    assert re.search(r"most likely +dW1 is twice as large\.\nmended +dW1 = D\.T @ X\n", text)
+    assert re.search(r"most likely +dW1 is twice as large\.\ncorrected +dW1 = D\.T @ X\n", text)
     assert str(copy.copy(GradientError(report))) == text
     assert "time " not in text
     assert Path(__file__).name not in text
