@@ -58,6 +58,8 @@ class Corpus:
             write_problem(file, problem)
             self.files[kind] = file.read_bytes()
         self.gradient = folder / "good.gradient.npz"
+        for kind in self.files:  # else everything would be refused
+            read_problem(folder / f"good.{kind}")
         with np.load(folder / "good.npz") as arrays:
             self.arrays = dict(arrays)
         self.spec: dict[str, Any] = json.loads(str(self.arrays.pop("spec")))

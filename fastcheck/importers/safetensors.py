@@ -57,7 +57,7 @@ def read_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     if not file.is_file():
         raise InputError(f"no file {file}", "a .safetensors file")
     try:
-        with safetensors.safe_open(file, require="numpy") as opened:
+        with safetensors.safe_open(file, framework="numpy") as opened:
             names = list(opened.keys())
             return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
     except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
