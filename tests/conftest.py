@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 pytest_plugins = ["pytester"]
 
+# The examples are part of no installation, and `fastcheck` is not to come from this folder.
+examples = ModuleType("examples")
+examples.__path__ = [str(Path(__file__).parent.parent / "examples")]
+sys.modules.setdefault("examples", examples)
 
 COMPILED = "fastcheck/kernels"  # in pytest's cache: the folder whose kernels are compiled
 
