@@ -118,7 +118,7 @@ def audit_tolerance(
     reference : mapping, nesting of arrays, or path
         The gradient that the test compares with; see `gradcheck_against`.
     rtol, atol : float
-        |given − reference| ≤ atol + rtol·|reference| passes.
+        `|given − reference| ≤ atol + rtol·|reference|` passes.
     baseline : the same, optional
         A plain implementation, whose error tells how tight a tolerance can be.
 

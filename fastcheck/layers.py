@@ -107,7 +107,7 @@ def gradcheck_layer(
     inputs: Any,
     **options: Unpack[LayerOptions],
 ) -> Report:
-    """Check whether `backward` gives the gradients of Σ⟨dout, forward(*inputs)⟩.
+    """Check whether `backward` gives the gradients of `Σ⟨dout, forward(*inputs)⟩`.
 
     Parameters
     ----------
