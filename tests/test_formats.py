@@ -218,8 +218,8 @@ def test_github_commands_are_not_broken_out_of() -> None:
     lines = render(made("W2", name=EVIL, diagnosis=diagnosis), "github").split("\n")
     assert all(re.match("::error title=[^:,]*::", line) for line in lines[:-1])
     assert "%250A" in lines[0]
-    assert "100%25 wrong%0A::error::" in lines[0]
-    assert "a%0D%0Ab" in lines[0]
+    assert "100%25 wrong\\n::error::" in lines[0]
+    assert "a\\r\\nb" in lines[0]
 
 
 def test_github_shows_ten_at_most() -> None:

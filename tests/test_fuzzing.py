@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fastcheck import Report
+from fastcheck import Network, Report, gradcheck
 from fastcheck.cli import command
 from fastcheck.errors import InputError, printable
-from tests.fuzzing import KINDS, Corpus, attempt
+from fastcheck.report.formats import Canvas, renderer
+from tests.fuzzing import KINDS, PRINTED, Corpus, attempt
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +45,17 @@ def test_text_that_is_no_report_is_refused(value: str) -> None:
 def test_what_never_ends_is_no_report() -> None:
     with pytest.raises(InputError, match="more than"):
         command._limited_file(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_a_report_shows_hostile_names_escaped(name: str) -> None:
+    hostile = "first\n::error::no\x1b[31m\u202e"
+    rng = np.random.default_rng(0)
+    W, x, y = rng.normal(size=(2, 3)), rng.normal(size=(4, 3)), rng.normal(size=(4, 2))
+    network = Network.from_parameters(
+        {"W1": W}, activations="identity", loss="squared_error", names={"W1": hostile}
+    )
+    shown = renderer(name)(gradcheck(network, x, y, {"W1": W}, name=hostile), Canvas())
+    assert "first" in shown
+    assert not {"\x1b", "\u202e"} & set(shown)
+    assert "\n::error::no" not in shown

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, cast
 
+from fastcheck.errors import printable
 from fastcheck.model.contract import ContractLine
 from fastcheck.report.plot_data import Pictures
 from fastcheck.verdict.verdict import GRADES, BlockVerdict, ComponentVerdict, Verdict, worst_status
@@ -195,8 +196,8 @@ class Report:
 
     @classmethod
     def of(cls, verdict: Verdict, **facts: Any) -> Report:
-        """Make a report of a verdict and the other attributes."""
-        return cls(
+        """Make a report of a verdict and the other attributes; its texts are printable."""
+        report = cls(
             gradient_status=verdict.status,
             gradient_grade=verdict.grade,
             whole=verdict.whole,
@@ -204,6 +205,7 @@ class Report:
             components=verdict.components,
             **facts,
         )
+        return cast(Report, _escaped(report))
 
     @property
     def status(self) -> str:
@@ -295,3 +297,20 @@ class Report:
     def __repr__(self) -> str:
         checked = f"{self.whole.checked:,} of {self.whole.size:,} components"
         return f"<Report: {self.status}, difference {self.difference:.2g}, {checked}>"
+
+
+def _escaped(value: Any) -> Any:
+    """Return plain data with printable texts, the same object where nothing had to change."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, (tuple, list)):
+        parts = type(value)(map(_escaped, value))
+        return value if all(a is b for a, b in zip(parts, value, strict=True)) else parts
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(part) for key, part in value.items()}
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    plain = [f.name for f in fields(value) if f.metadata.get("plain", True)]
+    found = {name: _escaped(getattr(value, name)) for name in plain}
+    changed = {name: part for name, part in found.items() if part is not getattr(value, name)}
+    return replace(value, **changed) if changed else value
