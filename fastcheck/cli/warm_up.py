@@ -14,7 +14,7 @@ __all__ = ["announce_compiling", "warm_up"]
 
 NOTICE = (
     "fastcheck: compiling its kernels, once for this installation "
-    "(about 10 seconds on two idle cores) …"
+    "(about 15 seconds on two idle cores) …"
 )
 
 
