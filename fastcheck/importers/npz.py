@@ -50,7 +50,7 @@ def read_problem(path: str | os.PathLike[str]) -> Problem:
     path : str or path
         A zip file of .npy arrays, as `numpy.savez` writes it: `W1`, `b1` (left out for a layer
         without biases), …, `X`, `Y`, `dW1`, `db1`, …, optionally dropout masks `D1`, … and the
-        owner's cost `J`, and `spec`, a JSON object with the fields of `SPEC_FIELDS`, as a string
+        user's cost `J`, and `spec`, a JSON object with the fields of `SPEC_FIELDS`, as a string
         array, as an array of UTF-8 bytes, or as an entry `spec.json`.
 
     Returns
