@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,10 @@ def test_a_report_shows_hostile_names_escaped(name: str) -> None:
     assert "first" in shown
     assert not {"\x1b", "\u202e"} & set(shown)
     assert "\n::error::no" not in shown
+
+
+@pytest.mark.parametrize("field", ["gradient_status", "gradient_grade"])
+def test_a_status_that_nobody_knows_is_refused(field: str, corpus: Corpus) -> None:
+    text = json.dumps(corpus.report | {field: "fine"})
+    with pytest.raises(InputError, match=f"{field} is 'fine'. Expected one of"):
+        Report.from_json(text)
