@@ -1,0 +1,157 @@
+"""Lines of the contract that need differences: other inputs, repeated indices, forward mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.functions import gradcheck_function
+from fastcheck.layers.options import LayerSettings
+from fastcheck.layers.problem import LayerProblem
+from fastcheck.methods.contract import Subject
+from fastcheck.model.contract import ContractLine
+from fastcheck.model.layer import (
+    Layer,
+    Values,
+    cotangents,
+    inner_product,
+    is_real,
+    like,
+    numbers,
+)
+
+__all__ = ["forward_mode", "lines_at_other_inputs"]
+
+Array = NDArray[Any]
+
+POINT_SPREAD = 0.1  # relative distance of the other point
+POINT_DIRECTIONS = 2
+
+
+def lines_at_other_inputs(
+    subject: Subject, wide: Layer | None, settings: LayerSettings, right: set[str]
+) -> Iterator[ContractLine]:
+    """Yield the lines that need differences at other inputs."""
+    for name, moved in (("repeated indices", _repeated), ("at another point", _elsewhere)):
+        if name in settings.skip:
+            continue
+        layer = subject.layer if wide is None else wide
+        inputs, reason = moved(layer, settings.seed)
+        if inputs is None:
+            if reason:
+                yield ContractLine(name, "not checked", reason)
+            continue
+        yield ContractLine(name, *_verdict_at(subject, layer.at(inputs), settings, right))
+
+
+def _repeated(layer: Layer, seed: int) -> tuple[Values | None, str]:
+    """Return inputs whose indices occur twice."""
+    indices = {
+        n: numbers(v)
+        for n, v in layer.inputs.items()
+        if hasattr(v, "shape") and numbers(v).dtype.kind in "iu" and numbers(v).size > 1
+    }
+    if not indices:
+        return None, ""
+    made = {}
+    for name, values in indices.items():
+        flat = values.ravel().copy()
+        if np.array_equal(np.sort(flat), np.arange(flat.size)):
+            return None, f"{name} is a permutation"
+        flat[1::2] = flat[: flat.size // 2 * 2 : 2]
+        made[name] = _integers(layer.inputs[name], flat.reshape(values.shape))
+    return {**layer.inputs, **made}, ""
+
+
+def _integers(template: Any, values: Array) -> Any:
+    if hasattr(template, "detach"):
+        import torch
+
+        return torch.from_numpy(values).to(template.device)
+    if type(template).__module__.partition(".")[0] in ("jax", "jaxlib"):
+        import jax
+
+        return jax.numpy.asarray(values)
+    return values
+
+
+def _elsewhere(layer: Layer, seed: int) -> tuple[Values | None, str]:
+    """Return inputs a tenth away."""
+    random = np.random.default_rng([seed, 8])
+    moved = {}
+    for name, value in layer.inputs.items():
+        if is_real(value):
+            array = numbers(value)
+            away = 1.0 + POINT_SPREAD * (2.0 * random.random(array.shape) - 1.0)
+            moved[name] = like(value, np.asarray(array * away))
+    return {**layer.inputs, **moved}, ""
+
+
+def _verdict_at(
+    subject: Subject, layer: Layer, settings: LayerSettings, right: set[str]
+) -> tuple[str, str]:
+    """Return what two random directions in each input say at other inputs.
+
+    A gradient that was right before and is the same here, where it is wrong, does not follow the
+    inputs.
+    """
+    dout = subject.dout
+    try:
+        outputs = layer.outputs()
+        if [numbers(o).shape for o in outputs] != [
+            np.shape(numbers(d)) if d is not None else numbers(o).shape
+            for o, d in zip(outputs, dout, strict=True)
+        ]:
+            return "not checked", "the outputs have other shapes there"
+        dout = tuple(
+            None if d is None else like(o, numbers(d)) for d, o in zip(dout, outputs, strict=True)
+        )
+        found = layer.gradients(dout).values
+        names = tuple(n for n in found if found[n].shape == numbers(layer.inputs[n]).shape)
+        problem = LayerProblem(layer, dout, names)
+        report = gradcheck_function(
+            problem.cost, problem.gradient(problem.theta()), problem.theta(),
+            method="directions", directions=POINT_DIRECTIONS, seed=settings.seed,
+            resolution=settings.function.get("resolution", 1e-2),
+        )  # fmt: skip
+    except Exception as error:
+        return "not checked", f"raises {type(error).__name__}: {str(error).splitlines()[0][:80]}"
+    wrong = [b.name for b in report.blocks if b.verdict == "wrong"]
+    if not wrong:
+        return ("agree" if report.status == "agree" else "not checked"), ""
+    first = subject.first.values
+    stale = [
+        n for n in names if f"d{n}" in wrong and n in right and np.array_equal(found[n], first[n])
+    ]
+    if stale:
+        named = ", ".join(f"d{n}" for n in stale)
+        return "wrong", f"{named} stays the same, while the differences change"
+    return "wrong", f"{', '.join(wrong)} is not the gradient there"
+
+
+def forward_mode(subject: Subject, wide: Layer | None, settings: LayerSettings) -> ContractLine:
+    """Hold ⟨dout, jvp(u)⟩ to the differences of J along u."""
+    layer = subject.layer if wide is None else wide
+    random = np.random.default_rng([settings.seed, 9])
+    assert settings.jvp is not None
+    for name in subject.first.values:
+        zero = {
+            n: like(v, 0.0 * numbers(v)) if is_real(v) else None for n, v in layer.inputs.items()
+        }
+        u = cotangents((layer.inputs[name],), random)[0]
+        tangents = settings.jvp(tuple({**zero, name: u}.values()), *layer.inputs.values())
+        tangents = tangents if isinstance(tangents, tuple) else (tangents,)
+        value = inner_product(subject.dout, tangents)
+
+        def along(t: float, n: str = name, u: Any = u) -> float:
+            start = layer.inputs[n]
+            moved = like(start, np.asarray(numbers(start) + t * numbers(u)))
+            return inner_product(subject.dout, layer.at({**layer.inputs, n: moved}).outputs())
+
+        report = gradcheck_function(along, value, 0.0)
+        if report.status != "agree":
+            return ContractLine("jvp", report.status, f"along a direction of {name}")
+    return ContractLine("jvp", "agree")
