@@ -134,8 +134,8 @@ def _checked(layer: Layer, settings: LayerSettings) -> Report:
     wide = _wide(subject)
     lines = list(contract_lines(subject, wide, tuple(settings.skip)))
     report = _differences(subject, wide, settings)
-    right = {block.parameter for block in report.blocks if block.verdict == "agree"}
-    lines += lines_at_other_inputs(subject, wide, settings, right)
+    wrong = {block.parameter for block in report.blocks if block.verdict == "wrong"}
+    lines += lines_at_other_inputs(subject, wide, settings, wrong)
     if settings.jvp is not None:
         lines.append(forward_mode(subject, wide, settings))
     lines.sort(key=lambda line: CONTRACT.index(line.name))

@@ -32,9 +32,19 @@ POINT_DIRECTIONS = 2
 
 
 def lines_at_other_inputs(
-    subject: Subject, wide: Layer | None, settings: LayerSettings, right: set[str]
+    subject: Subject, wide: Layer | None, settings: LayerSettings, wrong: set[str]
 ) -> Iterator[ContractLine]:
-    """Yield the lines that need differences at other inputs."""
+    """Yield the lines that need differences at other inputs.
+
+    Parameters
+    ----------
+    subject : Subject
+    wide : Layer or None
+        The same layer in float64, where it has less.
+    settings : LayerSettings
+    wrong : set of str
+        Inputs whose gradient is wrong already, which are left out.
+    """
     for name, moved in (("repeated indices", _repeated), ("at another point", _elsewhere)):
         if name in settings.skip:
             continue
@@ -44,7 +54,7 @@ def lines_at_other_inputs(
             if reason:
                 yield ContractLine(name, "not checked", reason)
             continue
-        yield ContractLine(name, *_verdict_at(subject, layer.at(inputs), settings, right))
+        yield ContractLine(name, *_verdict_at(subject, layer.at(inputs), settings, wrong))
 
 
 def _repeated(layer: Layer, seed: int) -> tuple[Values | None, str]:
@@ -91,26 +101,22 @@ def _elsewhere(layer: Layer, seed: int) -> tuple[Values | None, str]:
 
 
 def _verdict_at(
-    subject: Subject, layer: Layer, settings: LayerSettings, right: set[str]
+    subject: Subject, layer: Layer, settings: LayerSettings, wrong: set[str]
 ) -> tuple[str, str]:
     """Return what two random directions in each input say at other inputs.
 
     A gradient that was right before and is the same here, where it is wrong, does not follow the
     inputs.
     """
-    dout = subject.dout
     try:
-        outputs = layer.outputs()
-        if [numbers(o).shape for o in outputs] != [
-            np.shape(numbers(d)) if d is not None else numbers(o).shape
-            for o, d in zip(outputs, dout, strict=True)
-        ]:
+        dout = _dout_there(subject, layer)
+        if dout is None:
             return "not checked", "the outputs have other shapes there"
-        dout = tuple(
-            None if d is None else like(o, numbers(d)) for d, o in zip(dout, outputs, strict=True)
-        )
         found = layer.gradients(dout).values
-        names = tuple(n for n in found if found[n].shape == numbers(layer.inputs[n]).shape)
+        fits = [n for n in found if found[n].shape == numbers(layer.inputs[n]).shape]
+        names = tuple(n for n in fits if n not in wrong)
+        if not names:
+            return "not checked", "no gradient is right at the given inputs"
         problem = LayerProblem(layer, dout, names)
         report = gradcheck_function(
             problem.cost, problem.gradient(problem.theta()), problem.theta(),
@@ -119,17 +125,30 @@ def _verdict_at(
         )  # fmt: skip
     except Exception as error:
         return "not checked", f"raises {type(error).__name__}: {str(error).splitlines()[0][:80]}"
-    wrong = [b.name for b in report.blocks if b.verdict == "wrong"]
-    if not wrong:
+    accused = [b.parameter for b in report.blocks if b.verdict == "wrong"]
+    if not accused:
         return ("agree" if report.status == "agree" else "not checked"), ""
     first = subject.first.values
-    stale = [
-        n for n in names if f"d{n}" in wrong and n in right and np.array_equal(found[n], first[n])
-    ]
+    stale = [n for n in accused if np.array_equal(found[n], first[n])]
     if stale:
-        named = ", ".join(f"d{n}" for n in stale)
-        return "wrong", f"{named} stays the same, while the differences change"
-    return "wrong", f"{', '.join(wrong)} is not the gradient there"
+        return "wrong", f"{_listed(stale)} stays the same, while the differences change"
+    return "wrong", f"{_listed(accused)} is not the gradient there"
+
+
+def _dout_there(subject: Subject, layer: Layer) -> tuple[Any, ...] | None:
+    """Return dout in the form of a layer's outputs; None where these have other shapes."""
+    outputs = layer.outputs()
+    shapes = [np.shape(numbers(d)) for d in subject.dout if d is not None]
+    if [
+        numbers(o).shape for o, d in zip(outputs, subject.dout, strict=True) if d is not None
+    ] != shapes:
+        return None
+    pairs = zip(subject.dout, outputs, strict=True)
+    return tuple(None if d is None else like(o, numbers(d)) for d, o in pairs)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"d{name}" for name in names)
 
 
 def forward_mode(subject: Subject, wide: Layer | None, settings: LayerSettings) -> ContractLine:

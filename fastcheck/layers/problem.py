@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.errors import InputError
-from fastcheck.model.layer import Layer, Values, inner_product, like, numbers, real_values
+from fastcheck.model.layer import Layer, Values, inner_product, like, numbers, real_values, widened
 
 __all__ = ["LayerProblem"]
 
@@ -37,8 +38,7 @@ class LayerProblem:
         made = {}
         for name in self.names:
             value = self.layer.inputs[name]
-            pairs = numbers(value).dtype.kind == "c"
-            made[name] = real_values(value, name) if pairs else value
+            made[name] = real_values(value, name) if name in self.complex_names else value
             if isinstance(value, list):
                 made[name] = np.asarray(value)
         return made
@@ -49,18 +49,28 @@ class LayerProblem:
         sizes = [np.linalg.norm(a.ravel()) / max(a.size, 1) ** 0.5 for a in arrays]
         return float(min((size for size in sizes if size > 0.0), default=1.0))
 
+    @cached_property
+    def complex_names(self) -> tuple[str, ...]:
+        """The inputs that are complex: pairs in θ."""
+        kinds = {name: numbers(self.layer.inputs[name]).dtype.kind for name in self.names}
+        return tuple(name for name, kind in kinds.items() if kind == "c")
+
+    @cached_property
+    def weights(self) -> tuple[Any, ...]:
+        """Each dout as float64 or complex128: J is evaluated often, and dout stays what it is."""
+        return tuple(None if part is None else widened(part) for part in self.dout)
+
     def inputs(self, theta: dict[str, Any]) -> Values:
         """Return the inputs at some θ."""
-        moved = {}
-        for name, values in theta.items():
-            template = self.layer.inputs[name]
-            pairs = numbers(template).dtype.kind == "c"
-            moved[name] = like(template, values[..., 0] + 1j * values[..., 1]) if pairs else values
-        return {**self.layer.inputs, **moved}
+        moved = {**self.layer.inputs, **theta}
+        for name in self.complex_names:
+            parts = theta[name]
+            moved[name] = like(self.layer.inputs[name], parts[..., 0] + 1j * parts[..., 1])
+        return moved
 
     def cost(self, theta: dict[str, Any]) -> float:
         """Return J = Re Σ⟨dout, forward⟩."""
-        return inner_product(self.dout, self.layer.at(self.inputs(theta)).outputs())
+        return inner_product(self.weights, self.layer.at(self.inputs(theta)).outputs())
 
     def gradient(self, theta: dict[str, Any]) -> dict[str, Array]:
         """Return the gradients by name."""
@@ -68,7 +78,7 @@ class LayerProblem:
         return {name: self._real(name, found[name]) for name in self.names}
 
     def _real(self, name: str, value: Array) -> Array:
-        if numbers(self.layer.inputs[name]).dtype.kind == "c":
+        if name in self.complex_names:
             return np.stack([value.real, value.imag], axis=-1)
         return value.real if value.dtype.kind == "c" else value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class Subject:
     seed: int
     _scatter: dict[str, float] | None = None
 
-    @property
+    @cached_property
     def precision(self) -> str:
         """The coarsest of the inputs."""
         return precision_of_inputs(self.layer)

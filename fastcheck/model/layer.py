@@ -29,7 +29,12 @@ def numbers(values: Any) -> Array:
         if str(values.dtype) == "torch.bfloat16":
             values = values.float()
     array = np.asarray(values)
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    return array.astype(np.float32) if _is_bfloat16(array.dtype) else array
+
+
+def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    # The name of a dtype takes NumPy longer than a small forward pass does; of this kind are few.
+    return dtype.kind == "V" and dtype.name == "bfloat16"
 
 
 def is_real(value: Any) -> bool:
@@ -245,10 +250,14 @@ def inner_product(dout: tuple[Any, ...], outputs: tuple[Any, ...]) -> float:
     total = 0.0
     for weight, out in zip(dout, outputs, strict=True):
         if weight is not None:
-            pair = [numbers(part).ravel() for part in (weight, out)]
-            wide = np.complex128 if pair[1].dtype.kind == "c" else np.float64
-            total += float(np.vdot(pair[0].astype(wide), pair[1].astype(wide)).real)
+            total += float(np.vdot(widened(weight), widened(out)).real)
     return total
+
+
+def widened(values: Any) -> Array:
+    """Return an array or a tensor as float64 or complex128."""
+    array = numbers(values)
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
 
 
 def precision_of_inputs(layer: Layer) -> str:
