@@ -45,6 +45,8 @@ KINK_GAP, KINK_STEADY = 0.5, 0.05
 COARSE, TOLD = 4.0, 4.0
 # A gradient is wrong if it is off by so many times what the last few steps have changed.
 SETTLED, SETTLED_LEVELS = 3.0, 3
+# Where it is off by so many times that, after steps 256 times narrower, no narrower ones follow.
+PLAINLY_WRONG, PLAIN_LEVELS = 100.0, 7
 
 
 def spacing_steps(theta: Floats, steps: Floats, ulp: float = 2.0 * UNIT_ROUNDOFF) -> Floats:
@@ -271,7 +273,17 @@ class _Ladder:
             coarse = look.bar > COARSE * np.maximum(self.tolerance, NOISE_FACTOR * self.first_noise)
             told = TOLD * NOISE_FACTOR * self.noise < np.fmax(apart, look.bar)
         more = (~right | coarse) & told | ~np.isfinite(look.bar)
+        if self.depth >= PLAIN_LEVELS:
+            more &= ~self._plainly_wrong(apart)
         return which[more[which] | (self.depth < LEAST_LEVELS)]
+
+    def _plainly_wrong(self, apart: Floats) -> Booleans:
+        """Return where no bar, no kink and no change of the last steps comes near the error."""
+        look = self.look
+        changes = np.array([change for change, _ in self.history[-SETTLED_LEVELS:]])
+        with np.errstate(invalid="ignore"):
+            least = np.maximum(changes.max(axis=0), self.tolerance + look.bar + look.loose)
+            return np.asarray(~look.doubtful & ~look.kink & (apart > PLAINLY_WRONG * least))
 
 
 def second_look(
