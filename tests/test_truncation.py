@@ -7,14 +7,16 @@ vanish, and against the plain backward pass of `tests.oracle`.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import mpmath
 import numpy as np
 import pytest
 
-from fastcheck import gradcheck
+from fastcheck import Network, gradcheck
 from fastcheck.kernels.activations import ACTIVATIONS
+from fastcheck.methods.unit.probes import full_slopes, linear_slopes, trace_of, work_row
 from fastcheck.model.approximation import Approximation
 from tests import oracle, oracle_mpmath
 from tests.bent_networks import KINDS, bent_network, kind_of
@@ -28,6 +30,7 @@ EPSILONS = (1e-7, 1e-5, 1e-3, 1e-2)
 AT_THETA = 1e-40
 PERTURBATION = 2.0**-30
 DIGITS = 140
+SMOOTH = [n for n, a in ACTIVATIONS.items() if not a.piecewise_linear]
 TINY_RESIDUALS = [seed for seed in range(44) if kind_of(seed) == "tiny residuals"]
 
 
@@ -253,7 +256,7 @@ def test_a_component_that_crosses_a_kink_is_off_by_what_rounding_moves_the_kink(
     assert 1e-12 < off < 2e-16 / 1e-7
 
 
-@pytest.mark.parametrize("name", [n for n, a in ACTIVATIONS.items() if not a.piecewise_linear])
+@pytest.mark.parametrize("name", SMOOTH)
 def test_the_bounds_of_derivatives_hold_and_are_no_guess(name: str) -> None:
     entry = ACTIVATIONS[name]
     parameter = oracle_mpmath.exact(entry.parameter or 0.0)
@@ -266,3 +269,41 @@ def test_the_bounds_of_derivatives_hold_and_are_no_guess(name: str) -> None:
         for order, bound in ((2, entry.second), (3, entry.third)):
             largest = max(abs(mpmath.diff(value, z, order, h=1e-6)) for z in points)
             assert 0.5 * bound <= largest <= bound
+        for order, bound in ((2, entry.second_ratio), (3, entry.third_ratio)):
+            if bound < np.inf:
+                ratios = [
+                    abs(mpmath.diff(value, z, order, h=1e-6) / mpmath.diff(value, z, h=1e-6))
+                    for z in points
+                ]
+                assert 0.5 * bound <= max(ratios) <= bound * 1.001
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_the_bound_of_the_truncation_holds(name: str) -> None:
+    """Beside what both signs, carried whole, change the slopes by; within a factor of ten."""
+    checked = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        sizes = rng.integers(1, 16, rng.integers(2, 6)).tolist()
+        scale, inputs = 10.0 ** rng.uniform(-2.0, 1.5), 10.0 ** rng.uniform(-1.0, 3.0)
+        network = Network.from_arrays(
+            [rng.normal(size=(n, k)) * scale / np.sqrt(k) for k, n in pairwise(sizes)],
+            [rng.normal(size=n) for n in sizes[1:]],
+            activations=name,
+            loss="squared_error",
+        )
+        X, T = inputs * rng.normal(size=(2, sizes[0])), rng.normal(size=(2, sizes[-1]))
+        probes = trace_of(network, network.batch(X, T), 10.0 ** rng.uniform(-6.0, -4.0))
+        requested = np.ones(sum(sizes[1:]), bool)
+        work = np.empty((3, work_row(sizes, sum(sizes[1:-1]))))
+        slopes, reach, bounds = linear_slopes(probes, (0, 2), requested, work)
+        for sample in range(2):
+            found = np.zeros((1, requested.size))
+            met = full_slopes(probes, sample, requested, np.ones(1), found)
+            change = np.abs(found[0] - slopes[sample, 0])
+            layers = np.repeat(np.arange(len(sizes) - 1), sizes[1:])
+            largest = np.array([np.abs(slopes[sample, 0, layers == l]).max() for l in layers])
+            known = ~met & (reach[sample] > 1.0) & (change > 1e-12 * largest)
+            assert np.all(change[known] <= 10.0 * bounds[sample, known])
+            checked += int(known.sum())
+    assert checked > 100

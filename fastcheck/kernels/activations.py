@@ -55,6 +55,8 @@ class Activation:
         Whether φ is linear between its kinks.
     second, third : float
         Bounds of the second and third derivative off the kinks, for a parameter of at most 1.
+    second_ratio, third_ratio : float
+        Bounds of them beside the first derivative at the same place; infinite where that may be 0.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Activation:
     piecewise_linear: bool = False
     second: float = 0.0
     third: float = 0.0
+    second_ratio: float = math.inf
+    third_ratio: float = math.inf
 
 
 def expit(z: Floats) -> Floats:
@@ -387,27 +391,28 @@ _ENTRIES = (
         "elu", _elu, _elu_difference,
         lambda z, p: np.where(z > 0, 1.0, p * np.exp(np.minimum(z, 0.0))),
         evaluation.exponential_errors(1.0),
-        kinks=(0.0,), parameter=1.0, second=1.0, third=1.0,
+        kinks=(0.0,), parameter=1.0, second=1.0, third=1.0, second_ratio=1.0, third_ratio=1.0,
     ),
     Activation(
         "selu", _selu, _selu_difference,
         lambda z, p: SELU_SCALE * np.where(z > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(z, 0.0))),
         evaluation.exponential_errors(SELU_SCALE, SELU_ALPHA),
-        kinks=(0.0,), second=1.76, third=1.76,
+        kinks=(0.0,), second=1.76, third=1.76, second_ratio=1.0, third_ratio=1.0,
     ),
     Activation(
         "softplus", _softplus, _softplus_difference, lambda z, p: expit(z),
         Evaluation(evaluation.softplus_errors),
-        second=0.25, third=0.1,
+        second=0.25, third=0.1, second_ratio=1.0, third_ratio=1.0,
     ),
     Activation(
         "sigmoid", _sigmoid, _sigmoid_difference,
         lambda z, p: np.asarray(expit(z) * expit(-z)), Evaluation(evaluation.sigmoid_errors),
-        second=0.1, third=0.13,
+        second=0.1, third=0.13, second_ratio=1.0, third_ratio=1.0,
     ),
     Activation(
         "tanh", _tanh, _tanh_difference, _tanh_derivative,
-        Evaluation(evaluation.tanh_errors), second=0.78, third=2.0
+        Evaluation(evaluation.tanh_errors),
+        second=0.78, third=2.0, second_ratio=2.0, third_ratio=4.0,
     ),
     Activation(
         "hardtanh", _hardtanh, _hardtanh_difference,
@@ -435,7 +440,7 @@ _ENTRIES = (
     Activation(
         "softsign", _softsign, _softsign_difference,
         lambda z, p: (1.0 + np.abs(z)) ** -2.0, Evaluation(evaluation.softsign_errors),
-        kinks=(0.0,), second=2.0, third=6.0,
+        kinks=(0.0,), second=2.0, third=6.0, second_ratio=2.0, third_ratio=6.0,
     ),
     Activation(
         "mish", _mish, _mish_difference, _mish_derivative,

@@ -32,7 +32,7 @@ def compile_probes() -> None:
     linear_probes(
         _NETWORK, _NUMBERS, (_NUMBERS, _NUMBERS, _TABLE), (_NONE, _PLACES), _NUMBERS,
         _NUMBERS, (0, 0), _TABLE, np.zeros(1, bool), _TABLE, _TABLE, _TABLE,
-        probe_state(_SIZES, np.zeros((2, 2)), np.empty((3, 1))), _PLACES, 0,
+        probe_state(_SIZES, np.zeros((2, 4)), np.empty((3, 1))), _PLACES, 0,
     )  # fmt: skip
 
 

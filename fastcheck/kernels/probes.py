@@ -50,10 +50,14 @@ class ProbeState(NamedTuple):
         Active units of a layer and the next, in turn, and what they multiply a change by.
     work : ndarray, shape (3, ·), float64
         The changes before and behind a layer, in turn, and the weights between active units.
-    curves : ndarray, shape (L + 1, 2), float64
-        Bounds of the second and third derivatives of each layer's activation, and of the loss.
-    bends : ndarray, shape (2, L), float64
-        About the relative second and third order of the changes of each layer's probes so far.
+    curves : ndarray, shape (L + 1, 4), float64
+        Bounds of the second and third derivatives of each layer's activation, and of the loss; then
+        bounds of the activation's beside its first derivative at the same place.
+    relative : ndarray, shape (L, 2), float64
+        Of this sample: bounds of the second and third derivative beside the layer's largest first.
+    bends : ndarray, shape (2, Σ n_l), float64
+        About the relative second and third order of the changes of each probe so far; each layer's
+        from where its units start.
     """
 
     counts: Integers
@@ -65,7 +69,8 @@ class ProbeState(NamedTuple):
     passed: Floats
     work: Floats
     curves: Floats
-    second_derivatives: Floats
+    relative: Floats
+    bends: Floats
 
 
 def probe_state(sizes: Sequence[int], curves: Floats, work: Floats) -> ProbeState:
@@ -75,7 +80,7 @@ def probe_state(sizes: Sequence[int], curves: Floats, work: Floats) -> ProbeStat
     ----------
     sizes : sequence of int
         `n_0, …, n_L`.
-    curves : ndarray, shape (L + 1, 2), float64
+    curves : ndarray, shape (L + 1, 4), float64
         As `ProbeState` has it.
     work : ndarray, shape (3, ≥ `work_row(…)`), float64
     """
@@ -90,7 +95,8 @@ def probe_state(sizes: Sequence[int], curves: Floats, work: Floats) -> ProbeStat
         passed=np.empty((2, widest)),
         work=work,
         curves=curves,
-        second_derivatives=np.zeros((2, depth)),
+        relative=np.zeros((depth, 2)),
+        bends=np.zeros((2, sum(sizes[1:]))),
     )
 
 
@@ -158,7 +164,7 @@ def _largest(local_slopes: Floats) -> float:
 @part_kernel
 def _bend(state: ProbeState, k: int, l: int, changes: Floats) -> None:
     """Add what layer k's activation makes of these changes of layer l's probes."""
-    second, third = state.curves[k, 0], state.curves[k, 1]
+    second, third = state.relative[k]
     if second == 0.0:
         return
     tops = state.squares[: changes.shape[1]]
@@ -167,9 +173,22 @@ def _bend(state: ProbeState, k: int, l: int, changes: Floats) -> None:
         for c in range(tops.size):
             moved = abs(changes[j, c])
             tops[c] = moved if moved > tops[c] else tops[c]
-    top = _largest(tops)
-    state.second_derivatives[0, l] += 0.5 * second * top
-    state.second_derivatives[1, l] += third / 6.0 * top * top
+    first = state.firsts[l]
+    for c in range(tops.size):
+        even = 0.5 * second * tops[c]
+        state.bends[1, first + c] += (
+            2.0 * state.bends[0, first + c] * even + third / 6.0 * tops[c] * tops[c]
+        )
+        state.bends[0, first + c] += even
+
+
+@part_kernel
+def _relate(state: ProbeState, k: int, local_slopes: Floats) -> None:
+    """Bound the second and third derivative of layer k beside the sample's largest first."""
+    top = _largest(local_slopes)
+    for order in range(2):
+        bound = state.curves[k, order] / top if top > 0.0 else 0.0
+        state.relative[k, order] = min(bound, state.curves[k, 2 + order])
 
 
 @part_kernel
@@ -357,24 +376,45 @@ def _end_of_probe(
 
 @part_kernel
 def _bound(
-    state: ProbeState, l: int, D: Floats, step: float, slope: float, output_size: float
-) -> float:
-    """About the largest O(h²) term of layer l's slopes; `slope` is the largest of the outputs."""
+    state: ProbeState,
+    first: int,
+    D: Floats,
+    step: float,
+    output_slopes: Floats,
+    output_size: float,
+    sources: Integers,
+    bounds: Floats,
+) -> None:
+    """About the largest O(h²) term of the slopes of each probe; the first one's bends at `first`.
+
+    What reaches the outputs is the largest of any of these probes: one's own may cancel where its
+    O(h²) term does not.
+    """
     depth = state.curves.shape[0] - 1
     second, third = state.curves[depth, 0], state.curves[depth, 1]
     bent, twice = state.curves[depth - 1, 0], state.curves[depth - 1, 1]
     if bent > 0.0:  # loss and output activation as one function
         third += 4.0 * second * bent + output_size * twice
         second += output_size * bent
-    tops = state.squares[: D.shape[1]]
-    fill(tops, 0.0)
-    for k in range(D.shape[0]):
-        for c in range(tops.size):
-            tops[c] += abs(D[k, c])
-    moved = _largest(tops)
-    even, odd = state.second_derivatives[0, l], state.second_derivatives[1, l]
-    relative = slope * (odd + even * even) + second * even * moved + third / 6.0 * moved * moved
-    return float(relative * moved / step)
+    moved, passed = 0.0, 0.0
+    for c in range(D.shape[1]):
+        total, weighted = 0.0, 0.0
+        for k in range(D.shape[0]):
+            total += abs(D[k, c])
+            weighted += abs(D[k, c] * output_slopes[k])
+        moved, passed = max(moved, total), max(passed, weighted)
+    for c in range(D.shape[1]):
+        even, odd = state.bends[0, first + c], state.bends[1, first + c]
+        of_loss = (second * even + third / 6.0 * moved) * moved * moved
+        bounds[sources[c]] = (passed * odd + of_loss) / step
+
+
+@part_kernel
+def _raise_zeros(bounds: Floats) -> None:
+    """Put the largest in place of each 0."""
+    top = _largest(bounds)
+    for i in range(bounds.size):
+        bounds[i] = top if bounds[i] == 0.0 else bounds[i]
 
 
 @part_kernel
@@ -467,8 +507,9 @@ def _start(
                 moved[j, c] = G[j, c] * step
     else:
         _gather(W, rows, sources, moving, moved)
-    state.second_derivatives[0, l] = 0.5 * state.curves[l, 0] * step
-    state.second_derivatives[1, l] = state.curves[l, 1] / 6.0 * step * step
+    for c in range(positions.size):
+        state.bends[0, first + c] = 0.5 * state.relative[l, 0] * step
+        state.bends[1, first + c] = state.relative[l, 1] / 6.0 * step * step
     if k < state.counts.size - 1:
         _bend(state, k, l, moved)
     if here.size > 0:
@@ -508,6 +549,7 @@ def _propagate(
             for i in range(count):
                 rows[i], row_gains[i] = i, 1.0
         rows, row_gains = rows[:count], row_gains[:count]
+        _relate(state, k, row_gains)
         if k > 0:
             start = net.weight_offsets[k]
             W = theta[start : start + net.sizes[k] * z.size].reshape((z.size, net.sizes[k]))
@@ -549,7 +591,7 @@ def _finish(
     """Turn the changes at the outputs into slopes; the output units' own probes start here."""
     last = net.activations.size - 1
     outputs = net.sizes[last + 1]
-    most = farthest = 0.0
+    farthest = 0.0
     A, t = row_of(net, trace[1], trace[2].shape[0], sample, last), trace[2][sample]
     for k in range(outputs):
         farthest = max(farthest, abs(A[k] - t[k]))
@@ -568,10 +610,12 @@ def _finish(
                 net, trace, kinks, sample, D, steps[l], sources, slopes[first:stop],
                 reach[first:stop], state.curves[last, 0] > 0.0, differences, odd,
             )  # fmt: skip
-            if start + width >= count:
-                if l == last:
-                    most = _largest(slopes[first:stop])
-                bounds[l] = _bound(state, l, D, steps[l], most, 1.0 + farthest)
+            _bound(
+                state, first + start, D, steps[l], slopes[state.firsts[last] :], 1.0 + farthest,
+                sources, bounds[first:stop],
+            )  # fmt: skip
+        if state.curves[l, 1] > 0.0:
+            _raise_zeros(bounds[first:stop])  # a slope of 0 may bend
 
 
 @array_kernel
@@ -609,16 +653,15 @@ def linear_probes(
         The first, and one past the last.
     steps : ndarray, shape (m, L), float64
         h of each sample and layer.
-    curves : ndarray, shape (L + 1, 2), float64
-        Bounds of the second and third derivatives of each activation, and of the loss.
     touched : ndarray, shape (Σ n_l,), bool
         Which units are asked for.
     slopes : ndarray, shape (samples, Σ n_l), float64
         Filled in: D(δ)/2δ at δ → 0; 0 before, and left so for units that pass nothing on.
     reach : ndarray, shape (samples, Σ n_l), float64
         Lowered to the share of h within which no kink is met; 2 before.
-    bounds : ndarray, shape (samples, L), float64
-        Filled in: about the largest |D(δ)/2δ − slope| of each layer's probes at δ ≤ h; 0 before.
+    bounds : ndarray, shape (samples, Σ n_l), float64
+        Filled in: about the largest |D(δ)/2δ − slope| of each probe at δ ≤ h; 0 before, and left so
+        for units that pass nothing on.
     state : ProbeState
         Overwritten.
     odd : int

@@ -29,8 +29,11 @@ __all__ = [
 ]
 
 
-# Below this share of a layer's largest slope the O(h²) term is left alone: it is rounding.
-CURVATURE_FLOOR = 1e-13
+# Where no more than this share of a layer's largest slope bounds the O(h²) term, it is left alone:
+# the bound is several times the term.
+CURVATURE_FLOOR = 3e-13
+# Where the O(h²) term is measured to be less, an O(h⁴) term is no digit.
+SQUARE_ROOT_OF_FLOOR = 1e-8
 # Activations are differentiated at this step: without cancellation, the smaller the better.
 SMALLEST_STEP = 2.0**-30
 FEWEST_NODES, MAX_NODES = 2, 8
@@ -68,8 +71,9 @@ class Probes:
     nodes : ndarray, shape (Q,), float64
         At which shares of the step slopes are taken where they bend; the first is 0, the slope at θ
         itself, unless the user's own functions cancel.
-    curves : ndarray, shape (L + 1, 2), float64
-        Bounds of the second and third derivatives of each layer's activation, and of the loss.
+    curves : ndarray, shape (L + 1, 4), float64
+        Bounds of the second and third derivatives of each layer's activation, and of the loss; then
+        of the activation's beside its first derivative.
     curvature : float
         The O(h²) term where it was measured to choose the nodes, relative.
     spread : ndarray, shape (L,), float64, or None
@@ -234,14 +238,15 @@ def _gain_steps(probes: Probes) -> Floats:
 
 
 def _curves(network: Network) -> Floats:
-    """Return bounds of second and third derivatives, (L + 1, 2); the loss comes last."""
-    curves = np.zeros((network.depth + 1, 2))
+    """Return bounds of second and third derivatives, (L + 1, 4); the loss comes last."""
+    curves = np.zeros((network.depth + 1, 4))
     for row, activation in zip(curves, network.activations, strict=False):
         if activation.entry is not None:
-            scale = max(1.0, abs(activation.parameter))
-            row[:] = scale * activation.entry.second, scale * activation.entry.third
+            entry, scale = activation.entry, max(1.0, abs(activation.parameter))
+            row[:2] = scale * entry.second, scale * entry.third
+            row[2:] = entry.second_ratio, entry.third_ratio
     if network.loss.entry is not None:
-        curves[-1] = network.loss.entry.second, network.loss.entry.third
+        curves[-1, :2] = network.loss.entry.second, network.loss.entry.third
     return curves
 
 
@@ -285,12 +290,12 @@ def linear_slopes(
         D(δ)/2δ at δ → 0.
     reach : ndarray, shape (samples, Σ n_l), float64
         The share of the step within which no kink is met.
-    bounds : ndarray, shape (samples, L), float64
+    bounds : ndarray, shape (samples, Σ n_l), float64
         About the largest change of these slopes within the step.
     """
     count = samples[1] - samples[0]
     slopes, reach = np.zeros((count, 1, requested.size)), np.full((count, requested.size), 2.0)
-    bounds = np.zeros((count, probes.network.depth))
+    bounds = np.zeros((count, requested.size))
     state = probe_state(probes.network.sizes, probes.curves, work)
     calls = probes.network.calls
     linear_probes(
@@ -344,28 +349,52 @@ def bent_slopes(
         The largest O(h²) term beside its layer's largest slope.
     """
     slopes, reach, bounds = found
-    starts = probes.unit_offsets[:-1]
-    largest = np.maximum.reduceat(np.abs(slopes[:, 0]).max(axis=0), starts)
+    largest = _largest_of_layers(probes, np.abs(slopes[:, 0]).max(axis=0))
     with np.errstate(invalid="ignore"):
-        small = ~(bounds > CURVATURE_FLOOR * largest)
-    if small.all():
-        relative = np.divide(bounds, largest, out=np.zeros_like(bounds), where=largest > 0.0)
-        return slopes, float(relative.max(initial=0.0))
-    counts = np.diff(probes.unit_offsets)
+        bent = requested & ~(bounds <= CURVATURE_FLOOR * largest)
+    curvature = _relative(np.where(bent, 0.0, bounds), largest)
+    if not bent.any():
+        return slopes, curvature
     slopes = np.repeat(slopes, probes.nodes.size, axis=1)
-    curvature = 0.0
-    for row in np.flatnonzero(~small.all(axis=1)).tolist():
-        bent = requested & np.repeat(~small[row], counts)
-        met = full_slopes(probes, first + row, bent, probes.nodes[1:], slopes[row, 1:])
-        free = bent & ~met & (reach[row] > 1.0)
+    for row in np.flatnonzero(bent.any(axis=1)).tolist():
+        met = _slopes_at_nodes(probes, first + row, bent[row], largest, slopes[row])
+        free = bent[row] & ~met & (reach[row] > 1.0)
         change = np.where(free, np.abs(slopes[row] - slopes[row, 0]).max(axis=0), 0.0)
-        change = np.maximum.reduceat(change, starts)
-        relative = np.divide(change, largest, out=np.zeros_like(change), where=largest > 0.0)
-        curvature = max(curvature, float(relative.max()))
-        alone = met | (bent & unconverged(probes, slopes[row]))
+        curvature = max(curvature, _relative(change, largest))
+        alone = met | (bent[row] & unconverged(probes, slopes[row]))
         reach[row][alone] = 0.0
         slopes[row, 1:, alone] = slopes[row, 0, alone][:, np.newaxis]
     return slopes, curvature
+
+
+def _largest_of_layers(probes: Probes, values: Floats) -> Floats:
+    """Return for each unit the largest value of its layer, shape (Σ n_l,)."""
+    offsets = probes.unit_offsets
+    return np.repeat(np.maximum.reduceat(values, offsets[:-1]), np.diff(offsets))
+
+
+def _relative(values: Floats, largest: Floats) -> float:
+    """Return the largest of the values beside its layer's largest slope."""
+    zeros = np.zeros_like(values)
+    return float(np.divide(values, largest, out=zeros, where=largest > 0.0).max(initial=0.0))
+
+
+def _slopes_at_nodes(
+    probes: Probes, sample: int, bent: NDArray[np.bool_], largest: Floats, slopes: Floats
+) -> NDArray[np.bool_]:
+    """Fill in one sample's slopes behind the first node; return which probes met a kink.
+
+    Where a slope bends so little that its square is no digit, the first node behind θ tells all.
+    """
+    nodes = probes.nodes
+    met = full_slopes(probes, sample, bent, nodes[1:2], slopes[1:2])
+    change = np.where(bent, slopes[1] - slopes[0], 0.0)
+    slopes[2:] = slopes[0] + np.square(nodes[2:, np.newaxis] / nodes[1]) * change
+    with np.errstate(invalid="ignore"):
+        more = bent & ~(np.abs(change) <= SQUARE_ROOT_OF_FLOOR * largest)
+    if more.any() and nodes.size > 2:
+        met |= full_slopes(probes, sample, more, nodes[2:], slopes[2:])
+    return met
 
 
 def unconverged(probes: Probes, slopes: Floats) -> NDArray[np.bool_]:
