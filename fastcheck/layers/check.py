@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcheck.errors import InputError
 from fastcheck.functions import gradcheck_function
+from fastcheck.layers.kind_checks import line_of_kinds
 from fastcheck.layers.options import LayerOptions, LayerSettings
 from fastcheck.layers.other_inputs import forward_mode, lines_at_other_inputs
 from fastcheck.layers.problem import LayerProblem
@@ -60,9 +61,11 @@ def gradcheck_layer(
         A callable `inputs(seed)` returns them; it is tried with several seeds.
     **options
         `saved`; `order=2` with `double_backward(ddx, dout, *inputs)`; `jvp(tangents, *inputs)`,
-        held against the same differences; `tries`, the number of seeds; `skip`, lines of the
-        contract to leave out (`CONTRACT`); `seed`, of dout and of the directions (fresh unless
-        given); and those of `gradcheck_function`.
+        held against the same differences; `tries`, the number of seeds; `kinds`, which other kinds
+        of inputs are drawn from these and tried (`large`, `tiny`, `equal`, `sparse`, `sorted`,
+        `one-hot`, `saturating`: all unless given); `skip`, lines of the contract to leave out;
+        `seed`, of dout and of the directions (fresh unless given); and those of
+        `gradcheck_function`.
 
     Returns
     -------
@@ -136,6 +139,8 @@ def _checked(layer: Layer, settings: LayerSettings) -> Report:
     report = _differences(subject, wide, settings)
     wrong = {block.parameter for block in report.blocks if block.verdict == "wrong"}
     lines += lines_at_other_inputs(subject, wide, settings, wrong)
+    if settings.kinds and "other kinds of inputs" not in settings.skip:
+        lines.append(line_of_kinds(subject, wide, settings, wrong))
     if settings.jvp is not None:
         lines.append(forward_mode(subject, wide, settings))
     lines.sort(key=lambda line: CONTRACT.index(line.name))

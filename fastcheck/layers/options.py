@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from fastcheck.errors import InputError, near_names
 from fastcheck.function_options import FunctionOptions
+from fastcheck.layers.input_kinds import KINDS
 from fastcheck.model.contract import CONTRACT
 
 __all__ = ["LayerOptions", "LayerSettings"]
@@ -24,6 +25,7 @@ class LayerOptions(FunctionOptions, total=False):
     jvp: Callable[..., Any] | None
     double_backward: Callable[..., Any] | None
     tries: int
+    kinds: Sequence[str]
     skip: Sequence[str]
 
 
@@ -36,6 +38,7 @@ class LayerSettings:
     jvp: Callable[..., Any] | None = None
     double_backward: Callable[..., Any] | None = None
     tries: int = TRIES
+    kinds: Sequence[str] = tuple(KINDS)
     skip: Sequence[str] = ()
     seed: int = 0
     function: dict[str, Any] = field(default_factory=dict)
@@ -61,10 +64,17 @@ class LayerSettings:
             )
         if isinstance(self.tries, bool) or not isinstance(self.tries, int) or self.tries < 1:
             raise InputError(f"tries={self.tries!r}", "a whole number, 1 or more")
-        names = [self.skip] if isinstance(self.skip, str) else self.skip
-        for name in names:
-            if name not in CONTRACT:
-                raise InputError(
-                    f"skip={name!r}", "lines of the contract", near_names(name, CONTRACT)
-                )
-        return replace(self, skip=tuple(names))
+        skip = _known("skip", self.skip, CONTRACT, "lines of the contract")
+        kinds = _known("kinds", self.kinds, KINDS, "kinds of inputs")
+        return replace(self, skip=skip, kinds=kinds)
+
+
+def _known(
+    option: str, given: Sequence[str], known: Collection[str], expected: str
+) -> tuple[str, ...]:
+    """Return names as a tuple, or refuse one that is none of the known ones."""
+    names = (given,) if isinstance(given, str) else tuple(given)
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option}={name!r}", expected, near_names(str(name), known))
+    return names

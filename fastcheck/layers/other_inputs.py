@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from fastcheck.model.layer import (
     numbers,
 )
 
-__all__ = ["forward_mode", "lines_at_other_inputs"]
+__all__ = ["accused_by", "forward_mode", "lines_at_other_inputs", "listed", "problem_at"]
 
 Array = NDArray[Any]
 
@@ -103,36 +103,59 @@ def _elsewhere(layer: Layer, seed: int) -> tuple[Values | None, str]:
 def _verdict_at(
     subject: Subject, layer: Layer, settings: LayerSettings, wrong: set[str]
 ) -> tuple[str, str]:
-    """Return what two random directions in each input say at other inputs.
+    """Return what random directions in each input say at other inputs.
 
     A gradient that was right before and is the same here, where it is wrong, does not follow the
     inputs.
     """
     try:
-        dout = _dout_there(subject, layer)
-        if dout is None:
-            return "not checked", "the outputs have other shapes there"
-        found = layer.gradients(dout).values
-        fits = [n for n in found if found[n].shape == numbers(layer.inputs[n]).shape]
-        names = tuple(n for n in fits if n not in wrong)
-        if not names:
-            return "not checked", "no gradient is right at the given inputs"
-        problem = LayerProblem(layer, dout, names)
-        report = gradcheck_function(
-            problem.cost, problem.gradient(problem.theta()), problem.theta(),
-            method="directions", directions=POINT_DIRECTIONS, seed=settings.seed,
-            resolution=settings.function.get("resolution", 1e-2),
-        )  # fmt: skip
+        problem = problem_at(subject, layer, wrong)
+        if isinstance(problem, str):
+            return "not checked", problem
+        accused, agrees = accused_by(problem, settings)
     except Exception as error:
         return "not checked", f"raises {type(error).__name__}: {str(error).splitlines()[0][:80]}"
-    accused = [b.parameter for b in report.blocks if b.verdict == "wrong"]
     if not accused:
-        return ("agree" if report.status == "agree" else "not checked"), ""
-    first = subject.first.values
+        return ("agree" if agrees else "not checked"), ""
+    found, first = layer.gradients(problem.dout).values, subject.first.values
     stale = [n for n in accused if np.array_equal(found[n], first[n])]
     if stale:
-        return "wrong", f"{_listed(stale)} stays the same, while the differences change"
-    return "wrong", f"{_listed(accused)} is not the gradient there"
+        return "wrong", f"{listed(stale)} stays the same, while the differences change"
+    return "wrong", f"{listed(accused)} is not the gradient there"
+
+
+def problem_at(subject: Subject, layer: Layer, wrong: set[str]) -> LayerProblem | str:
+    """Return J at other inputs, of those that are not wrong already; or why there is none."""
+    dout = _dout_there(subject, layer)
+    if dout is None:
+        return "the outputs have other shapes there"
+    first = subject.first.values
+    fits = [n for n in first if first[n].shape == numbers(layer.inputs[n]).shape]
+    names = tuple(n for n in fits if n not in wrong)
+    return LayerProblem(layer, dout, names) if names else "no gradient is right at these inputs"
+
+
+def accused_by(
+    problem: LayerProblem, settings: LayerSettings, gradient: dict[str, Array] | None = None
+) -> tuple[tuple[str, ...], bool]:
+    """Return the inputs whose gradient random directions show wrong, and whether all agree.
+
+    Parameters
+    ----------
+    problem : LayerProblem
+    settings : LayerSettings
+    gradient : dict of str to ndarray, optional
+        Unless it is that of the layer.
+    """
+    theta = problem.theta()
+    given = problem.gradient(theta) if gradient is None else gradient
+    report = gradcheck_function(
+        problem.cost, {name: given[name] for name in problem.names}, theta,
+        method="directions", directions=POINT_DIRECTIONS, seed=settings.seed,
+        resolution=settings.function.get("resolution", 1e-2),
+    )  # fmt: skip
+    accused = tuple(block.parameter for block in report.blocks if block.verdict == "wrong")
+    return accused, report.status == "agree"
 
 
 def _dout_there(subject: Subject, layer: Layer) -> tuple[Any, ...] | None:
@@ -147,7 +170,8 @@ def _dout_there(subject: Subject, layer: Layer) -> tuple[Any, ...] | None:
     return tuple(None if d is None else like(o, numbers(d)) for d, o in pairs)
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Return `dx, dw`."""
     return ", ".join(f"d{name}" for name in names)
 
 

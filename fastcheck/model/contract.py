@@ -19,6 +19,7 @@ CONTRACT = (
     "needed gradients",
     "repeated indices",
     "at another point",
+    "other kinds of inputs",
     "precision",
     "jvp",
 )
