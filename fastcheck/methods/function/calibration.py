@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
     "measure_noise",
     "random_direction",
     "scale_of",
+    "scales_of",
 ]
 
 
@@ -85,19 +87,37 @@ def random_direction(random: np.random.Generator, size: int) -> Floats:
 
 
 def measure_noise(box: BlackBox, scales: Floats, value: float, seed: int) -> float:
-    """Return σ_J along a random direction through θ."""
+    """Return σ_J along a random direction through θ, or along three where one leaves a doubt.
+
+    Parameters
+    ----------
+    box : BlackBox
+    scales : ndarray, shape (blocks,), float64
+        The size of each block's components; 0 for blocks that stay where they are.
+    value : float
+        f(θ).
+    seed : int
+    """
     random = np.random.default_rng([seed, 1])
-    direction = random_direction(random, box.theta.size)
-    for block, scale in zip(box.tree.blocks, scales, strict=True):
-        direction[block.slice] *= scale
+    return noise_of(_noise_directions(box, scales, random), value)
 
-    def values(shifts: Floats) -> Floats:
-        moved = (box.tree.held(0, box.theta + t * direction) for t in shifts)
-        if box.vectorized:
-            return box.moved(0, list(moved))
-        return np.array([box.moved(0, [place])[0] for place in moved])
 
-    return noise_of(values, value, 0.5 + random.random())
+def _noise_directions(
+    box: BlackBox, scales: Floats, random: np.random.Generator
+) -> Iterator[tuple[Callable[[Floats], Floats], float]]:
+    """Yield f along one random direction after another, and where the points of a table begin."""
+    while True:
+        direction = random_direction(random, box.theta.size)
+        for block, scale in zip(box.tree.blocks, scales, strict=True):
+            direction[block.slice] *= scale
+
+        def values(shifts: Floats, direction: Floats = direction) -> Floats:
+            moved = (box.tree.held(0, box.theta + t * direction) for t in shifts)
+            if box.vectorized:
+                return box.moved(0, list(moved))
+            return np.array([box.moved(0, [place])[0] for place in moved])
+
+        yield values, 0.5 + random.random()
 
 
 def calibrate(

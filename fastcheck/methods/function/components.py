@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.methods.function.averages import REPEATS, TYPICAL_EVALUATIONS, averaged
 from fastcheck.methods.function.black_box import BlackBox
 from fastcheck.methods.function.calibration import Calibration
 from fastcheck.methods.function.differences import (
@@ -33,6 +34,9 @@ WORTH_LOOKING = 0.1
 # A block that is noise on both sides is right where an error of that size would be so small
 # beside what the largest block does to J.
 WORST_HIDDEN = 1e-2
+# Averages are taken of the components without which the others leave so little of what may be
+# unseen of a block (squared), and of no more than so many, or as many as double the evaluations.
+UNRESOLVED_SHARE, LEAST_AVERAGED = 0.3, 60
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Given:
     to_what_j_allows : bool
         Whether the error bars of the difference widen that.
     atol : float
+    limit : float
+        The coarsest relative error of a block that counts as seen.
     """
 
     gradient: Floats
@@ -56,6 +62,7 @@ class Given:
     tol: float
     to_what_j_allows: bool
     atol: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,7 @@ def check_components(
     look = _Look.nothing(first)
     if complete:
         look = _looked_again(box, work, given, calibration, first, scale)
+        look = _narrowed(box, work, given, calibration, first, look)
     allowance, hidden_noise, uncertainty = _allowed(given, first, look, scale)
     approximation = Approximation(
         METHOD,
@@ -202,10 +210,19 @@ def _looked_again(
     found = second_look(
         box, part, at[chosen], tolerance[chosen], (calibration.noise, calibration.value)
     )
-    return _merged(look, found, chosen, first)
+    return _merged(look, found, chosen, first, at[chosen])
 
 
-def _merged(look: _Look, found: SecondLook, chosen: Integers, first: _First) -> _Look:
+def _beyond(found: SecondLook, given: Floats) -> NDArray[np.bool_]:
+    """Return where a gradient is outside of a kink's interval, and other kinks may be why."""
+    with np.errstate(invalid="ignore"):
+        outside = (given < found.low - found.slack) | (given > found.high + found.slack)
+    return found.doubtful & outside
+
+
+def _merged(
+    look: _Look, found: SecondLook, chosen: Integers, first: _First, at_given: Floats
+) -> _Look:
     """Put what the second look found in the place of the first."""
     derivative, noise = look.derivative.copy(), look.noise.copy()
     truncation, doubtful = look.truncation.copy(), look.doubtful.copy()
@@ -219,11 +236,77 @@ def _merged(look: _Look, found: SecondLook, chosen: Integers, first: _First) -> 
     with np.errstate(invalid="ignore"):
         curvature[at] = np.abs(first.values[at] - derivative[at])
         curvature[at] = np.where(curvature[at] > 2.0 * truncation[at], curvature[at], 0.0)
-    kink = found.kink & np.isfinite(found.low)
+    kink = found.kink & np.isfinite(found.low) & ~_beyond(found, at_given)
     kinks = Kinks(chosen[kink].astype(np.int64), found.low[kink], found.high[kink])
     truncation[kinks.positions], doubtful[kinks.positions] = found.slack[kink], False
     curvature[kinks.positions] = 0.0
     return _Look(derivative, noise, truncation, doubtful, kinks, curvature)
+
+
+def _narrowed(
+    box: BlackBox,
+    work: Differences,
+    given: Given,
+    calibration: Calibration,
+    first: _First,
+    look: _Look,
+) -> _Look:
+    """Average over steps where a block is not seen as finely as asked, or a component is in doubt.
+
+    What lies outside of the narrower error bars is left as it was: an average accuses nothing.
+    """
+    chosen = _unresolved(box, given, calibration, first, look)
+    if chosen.size == 0:
+        return look
+    part = Differences(box, work.indices[chosen], work.steps[chosen])
+    found = averaged(box, part, calibration.noise)
+    at, target, bar, _ = (array[chosen] for array in _error_bars(given, first, look))
+    bar = np.where(look.doubtful[chosen] & (np.abs(at - target) > bar), np.inf, bar)
+    held = found.holds(at, given.rounding[first.indices[chosen]]) & (found.bar < bar)
+    taken = chosen[held]
+    derivative, noise, truncation = (
+        array.copy() for array in (look.derivative, look.noise, look.truncation)
+    )
+    derivative[taken], truncation[taken] = found.derivative[held], found.bar[held]
+    noise[taken] = 0.0
+    doubtful, curvature = look.doubtful.copy(), look.curvature.copy()
+    doubtful[taken], curvature[taken] = False, 0.0
+    kinks, left = look.kinks, ~np.isin(look.kinks.positions, taken)
+    kinks = Kinks(kinks.positions[left], kinks.low[left], kinks.high[left])
+    return _Look(derivative, noise, truncation, doubtful, kinks, curvature)
+
+
+def _unresolved(
+    box: BlackBox, given: Given, calibration: Calibration, first: _First, look: _Look
+) -> Integers:
+    """Return the components whose error bars keep their block from being seen."""
+    blocks = np.searchsorted(box.tree.offsets, first.indices, side="right") - 1
+    at, target, bar, seen = _error_bars(given, first, look)
+    resolutions, hidden = _resolutions(box, given, first, look, blocks, calibration)
+    best = NOISE_FACTOR * first.noise / math.sqrt(REPEATS) + given.rounding[first.indices]
+    chosen = look.doubtful & (np.abs(at - target) > bar)
+    for number, resolution in enumerate(resolutions):
+        here = np.flatnonzero(blocks == number)
+        allowed = given.limit * _norm(target[here])
+        if hidden[number] or resolution <= given.limit or not _norm(best[here]) <= allowed:
+            continue
+        order = here[np.argsort(-seen[here])]
+        squares = np.cumsum(seen[order][::-1] ** 2)[::-1]  # what is left from each one on
+        chosen[order[squares > UNRESOLVED_SHARE * allowed**2]] = True
+    most = max(LEAST_AVERAGED, 2 * first.indices.size // TYPICAL_EVALUATIONS)
+    wanted = np.flatnonzero(chosen)
+    return np.sort(wanted[np.argsort(-seen[wanted])][:most]).astype(np.int64)
+
+
+def _error_bars(given: Given, first: _First, look: _Look) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return the gradient, the derivative, its bar, and the error that would have been seen."""
+    at, target = given.gradient[first.indices], np.nan_to_num(look.derivative)
+    kinks = look.kinks
+    target[kinks.positions] = np.maximum(np.abs(kinks.low), np.abs(kinks.high))
+    bar = NOISE_FACTOR * look.noise + look.truncation + given.rounding[first.indices]
+    seen = bar + SEEN * look.noise + look.truncation
+    seen += given.tol * (np.abs(at) + np.abs(target)) + given.atol
+    return at, target, bar, seen
 
 
 def _allowed(
@@ -254,12 +337,7 @@ def _resolutions(
     calibration: Calibration,
 ) -> tuple[tuple[float, ...], tuple[bool, ...]]:
     """Return the relative error that would have been seen in each block, and which are hidden."""
-    at, target = given.gradient[first.indices], np.nan_to_num(look.derivative)
-    kinks = look.kinks
-    target[kinks.positions] = np.maximum(np.abs(kinks.low), np.abs(kinks.high))
-    bar = NOISE_FACTOR * look.noise + look.truncation + given.rounding[first.indices]
-    seen = bar + SEEN * look.noise + look.truncation
-    seen += given.tol * (np.abs(at) + np.abs(target)) + given.atol
+    at, target, bar, seen = _error_bars(given, first, look)
     effect = max(
         (_rms(target[blocks == k]) * calibration.scales[k] for k in np.unique(blocks)), default=0.0
     )

@@ -40,6 +40,7 @@ SERIES_SLACK, CHANGE_SLACK = 2.0, 0.5
 # Noise of a slope to one side beside that of a central difference, and of the gap between two.
 SIDE_NOISE, GAP_SLACK = 2.0, 1.5
 KINK_GAP, KINK_STEADY = 0.5, 0.05
+LONELY_KINK = 250.0
 # An error bar so many times what the first step's noise makes it is narrowed, as long as the noise
 # of a step is so many times less.
 COARSE, TOLD = 4.0, 4.0
@@ -179,8 +180,9 @@ class _Ladder:
             nan.copy() for _ in range(6)
         )
         self.sides, self.at_theta = np.full((2, size), np.nan), np.full((2, size), np.nan)
-        self.first_noise = np.zeros(size)
+        self.first_noise, self.bent_from = np.zeros(size), np.full(size, np.nan)
         self.history: list[Floats] = []
+        self.current = nan.copy()  # the steps that are being taken in
         self.depth = 0
 
     def add(self, which: Integers, level: Level) -> None:
@@ -191,6 +193,7 @@ class _Ladder:
             ratio = self.step[which] / step
             change = np.abs(slope - self.slope[which])
             self._estimate(which, slope, noise, ratio)
+            self.current = step
             self._sides(which, np.stack(level.sides(self.value)), noise, ratio)
         for values, new in (
             (self.slope, slope),
@@ -242,12 +245,26 @@ class _Ladder:
         at = which[told]
         look.kink[at], look.loose[at], self.gap[at] = (bent & steady)[told], loose[told], gap[told]
         look.low[at], look.high[at], look.slack[at] = low[told], high[told], slack[told]
-        low, high = low - slack - loose, high + slack + loose
+        slack = slack + loose + self._unseen_kinks(which, told, bent & steady)
+        low, high = low - slack, high + slack
         given = self.given[which]
-        informative = slack < np.abs(given - look.derivative[which])
+        informative = NOISE_FACTOR * sigma < np.abs(given - look.derivative[which])
         inside = (low <= given) & (given <= high)
         look.doubtful[which] = np.where(informative, inside, look.doubtful[which])
         self.sides[:, which], self.at_theta[:, which] = sides, at_theta
+
+    def _unseen_kinks(self, which: Integers, told: Booleans, kink: Booleans) -> Floats:
+        """Return what other kinks near θ may do to the slopes to either side of one.
+
+        Where one lies nearer to θ than the narrowest step that tells something, another may. It is
+        unlikely only if no other was met on many wider steps.
+        """
+        first = self.bent_from[which]
+        first = np.where(kink & np.isnan(first), self.step[which], first)
+        first = np.where(told & ~kink, np.nan, first)
+        self.bent_from[which] = first
+        few = ~(first > LONELY_KINK * self.current)
+        return np.where(few & kink, self.gap[which], 0.0)
 
     def finished(self) -> SecondLook:
         """Return what was found; in doubt where the last steps that tell something do not settle.

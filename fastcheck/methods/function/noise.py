@@ -7,8 +7,9 @@ its tolerance all have noise of their own.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +27,14 @@ LEVEL_RATIO = 4.0
 SPACINGS = (1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
 PLATEAU_RATIO = 5.0
 WIDER, MOST_RETRIES = 10.0, 3
+# Noise that only tables wider than this show, or that grows by so much on the way to them, may be
+# kinks: it is held against other directions.
+FINE_SPACING, DOUBTFUL_RISE, MOST_DIRECTIONS = 1e-5, 3.0, 3
 # A solver that changes its number of steps makes jumps, which only a wide spacing meets.
 WIDE_SPACINGS, JUMP_RATIO, BISECTIONS, JUMP_KEPT = 2, 30.0, 14, 0.01
 JUMPS_IN_NOISE = 3.0  # a table with more jumps than one has no more noise than so many of them
+# The largest step between two values of pure noise is about twice its standard deviation.
+JUMP_OVER_NOISE = 4.0
 SHAPE_DEGREE = 4  # of the polynomial that a jump stands out of
 UNIT_ROUNDOFF = 2.0**-53
 
@@ -74,20 +80,44 @@ def table_noise(values: Floats) -> TableNoise:
     return TableNoise(min(levels[2:]), "rough")
 
 
-def noise_of(values: Callable[[Floats], Floats], value: float, start: float) -> float:
+Values = Callable[[Floats], Floats]
+
+
+def noise_of(directions: Iterable[tuple[Values, float]], value: float) -> float:
     """Return σ_J, the standard deviation of the noise in a function's values.
 
     Parameters
     ----------
-    values : callable
+    directions : iterable of tuple
         `values(shifts)`: the function at some distances from θ along a direction, relative to the
-        size of θ.
+        size of θ; and where the points begin, in spacings: θ itself may lie on a kink. The second
+        and later directions are taken only where the first one leaves a doubt: kinks along one
+        direction can look like noise, but not along most of `MOST_DIRECTIONS`.
     value : float
         The function at θ; its last bit is the least noise that there can be.
-    start : float
-        Where the points begin, in spacings: θ itself may lie on a kink.
     """
     floor = UNIT_ROUNDOFF * abs(value)
+    steady, jumps = [], [0.0]
+    for values, start in itertools.islice(directions, MOST_DIRECTIONS):
+        found = _noise_along(values, start)
+        steady.append(max(floor, found.level))
+        jumps.append(found.jump)
+        if len(steady) == 1 and not found.doubtful:
+            break
+    return max(float(np.median(steady)), *jumps)
+
+
+@dataclass(frozen=True)
+class _Along:
+    """What tables along one direction say: noise, jumps, and whether it may be something else."""
+
+    level: float
+    jump: float
+    doubtful: bool
+
+
+def _noise_along(values: Values, start: float) -> _Along:
+    """Return the noise along one direction."""
     points = start + np.arange(POINTS, dtype=np.float64)
 
     def table(spacing: float) -> TableNoise:
@@ -96,18 +126,22 @@ def noise_of(values: Callable[[Floats], Floats], value: float, start: float) -> 
     tables = [table(spacing) for spacing in SPACINGS]
     found = _first_noise(tables)
     if found is None:
-        return max(floor, _without_noise(table, tables))
-    level = tables[found].level
+        return _Along(_without_noise(table, tables), 0.0, doubtful=True)
+    level = first = tables[found].level
     for narrow, wide in zip(tables[found:], tables[found + 1 :], strict=False):
         both = narrow.kind == wide.kind == "noise"
-        if both and wide.level <= PLATEAU_RATIO * narrow.level:
-            level = max(level, narrow.level, wide.level)
-    fine = level
+        low, high = sorted((narrow.level, wide.level))
+        if both and high <= PLATEAU_RATIO * low:  # noise does not vanish in a wider table
+            level = max(level, high)
+    # A kink in a wide table has no narrower one that shows noise, or lies far above it.
+    doubtful = SPACINGS[found] > FINE_SPACING or level > DOUBTFUL_RISE * first
+    jump = 0.0
     for spacing, wide in list(zip(SPACINGS, tables, strict=True))[-WIDE_SPACINGS:]:
-        if wide.level > JUMP_RATIO * fine:
-            jump = _jump(values, spacing * points)
-            level = max(level, jump, min(wide.level, JUMPS_IN_NOISE * jump))
-    return max(floor, level)
+        if wide.level > JUMP_RATIO * level:
+            size = _jump(values, spacing * points)
+            if size > JUMP_OVER_NOISE * level:
+                jump = max(jump, size, min(wide.level, JUMPS_IN_NOISE * size))
+    return _Along(level, jump, doubtful)
 
 
 def _first_noise(tables: list[TableNoise]) -> int | None:
