@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastcheck.errors import InputError
 from fastcheck.importers.array_files import open_arrays
 from fastcheck.model.lazy_arrays import MIN_VALUES, LazyArray, arrays_by_name
 from fastcheck.report.data import TRUSTED, HeldTo, MethodFacts, Report, RunFacts
+from fastcheck.report.plot_data import Pictures
 from fastcheck.validation import lower_precision, one_of, positive_number
 from fastcheck.verdict.against import AgainstBlock, Ruled, Trio, measured, ruled
 from fastcheck.verdict.tolerance_audit import ToleranceAudit, audit
@@ -103,6 +105,7 @@ def gradcheck_against(
         method=_facts(blocks),
         notes=tuple(notes),
         name=name,
+        artist=partial(_pictures, blocks, rulings),
     )
     seconds = {"check": time.perf_counter() - start}
     return replace(report, run=RunFacts(versions(), 1, seconds, command))
@@ -243,6 +246,13 @@ def _notes(blocks: list[AgainstBlock], rulings: list[Ruled]) -> Iterator[str]:
         parts = [part for part in (causes.get(block.name, ""), ruling.why) if part]
         if parts:
             yield f"{block.name}: {'; '.join(parts)}."
+
+
+def _pictures(blocks: list[AgainstBlock], rulings: list[Ruled], with_curve: bool) -> Pictures:
+    """Return what a report's page draws; there is no ε to vary."""
+    from fastcheck.report.downsample_trios import downsample_trios
+
+    return downsample_trios([block.trio for block in blocks], rulings)
 
 
 def _wrong_pairs(blocks: list[AgainstBlock], rulings: list[Ruled]) -> Iterator[tuple[str, Pair]]:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -31,9 +32,11 @@ from fastcheck.model.given_gradient import GivenGradient, read_gradient
 from fastcheck.model.parameter_tree import ParameterTree
 from fastcheck.model.purity import Watch, require_same, written_data
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, Report, RunFacts
+from fastcheck.report.plot_data import Pictures
 from fastcheck.report.sentences import number as figure
 from fastcheck.sampling import components as sampling
 from fastcheck.sampling.coverage import coverage
+from fastcheck.settings import Settings
 from fastcheck.types import Floats
 from fastcheck.validation import finite_array, lower_precision, unit_roundoff
 from fastcheck.verdict.verdict import BlockVerdict, Verdict, evaluate, worst_status
@@ -284,7 +287,21 @@ def _by_components(subject: _Subject, settings: FunctionSettings) -> Report:
             *_causes(verdict, given, check),
         ),
         coverage=coverage(subject.tree, given.gradient, approximation, verdict, shared),
+        artist=partial(_pictures, subject.tree, given.gradient, approximation, rules),
     )
+
+
+def _pictures(
+    tree: ParameterTree,
+    gradient: Floats,
+    approximation: Approximation,
+    rules: Settings,
+    with_curve: bool,
+) -> Pictures:
+    """Return what a report's page draws, when somebody asks for it."""
+    from fastcheck.report.downsample import downsample
+
+    return downsample(tree, gradient, approximation, None, rules)
 
 
 def _causes(verdict: Verdict, given: Given, check: ComponentCheck) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ import pytest
 from fastcheck import InputError, Report, audit_tolerance, gradcheck_against
 from fastcheck.cli.command import run
 from fastcheck.importers.array_files import open_arrays
+from fastcheck.report.plot_data import unpacked
+from fastcheck.verdict.rules import CANNOT_TELL, WRONG
 from tests.repetitions import draws
 
 Arrays = dict[str, Any]
@@ -322,3 +324,48 @@ def test_the_tightest_tolerance_passes_the_baseline_and_no_fault() -> None:
 def test_bad_input_is_refused(arguments: Any, said: str) -> None:
     with pytest.raises(InputError, match=f"(?i){said}"):
         gradcheck_against(*arguments)
+
+
+def cells_of(report: Report, name: str, what: str = "status") -> Any:
+    """Return what the heat map of a block shows, cell by cell."""
+    pictures = report.with_pictures().pictures
+    assert pictures is not None
+    grid = next(g for g in pictures.grids if g.block == name)
+    return unpacked(getattr(grid, what), "u1" if what == "status" else "f8").reshape(grid.cells)
+
+
+def test_the_page_shows_which_cells_are_wrong() -> None:
+    report = gradcheck_against(RIGHT, {**GOOD, "wq": tile(GOOD)}, PLAIN)
+    wrong = cells_of(report, "d(wq)") == WRONG
+    assert wrong[8:16, :8].mean() > 0.8  # small ones differ by less than rounding
+    assert wrong.sum() == wrong[8:16, :8].sum() == next(iter(report.blocks)).wrong
+    assert np.array_equal(cells_of(report, "d(wq)", "gradient"), tile(GOOD))
+    assert not (cells_of(report, "d(wk)") == WRONG).any()
+    page = report.to_html()
+    assert 'id="block-0"' in page
+    assert page.count('class="field"') == len(RIGHT)
+
+
+def test_an_error_that_is_spread_over_a_block_is_of_no_component() -> None:
+    report = gradcheck_against(RIGHT, rounded(RIGHT, 3, 0.03, np.float32))
+    block = next(b for b in report.blocks if b.parameter == "wq")
+    shown = cells_of(report, "d(wq)")
+    assert block.status == "cannot tell"
+    assert (shown == CANNOT_TELL).sum() == block.cannot_tell > 0
+    assert not (shown == WRONG).any()
+    assert all(c.status == "cannot tell" for c in report.components)
+
+
+def test_long_rows_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = {"v": np.random.default_rng(0).normal(size=3001), "m": RIGHT["wq"][:2]}
+    signs = np.where(np.arange(3001) == 1234, -1.0, 1.0)
+    given = {"v": (signs * right["v"]).astype(np.float32), "m": right["m"]}
+    whole = gradcheck_against(right, given).with_pictures().pictures
+    monkeypatch.setattr("fastcheck.report.downsample_trios.MAX_BAND", 100)
+    parts = gradcheck_against(right, given).with_pictures().pictures
+    assert whole is not None
+    assert parts is not None
+    assert whole.grids == parts.grids
+    assert whole.histograms == parts.histograms
+    shown = cells_of(gradcheck_against(right, given), "d(v)")[0] == WRONG
+    assert np.flatnonzero(shown).tolist() == [1234 // 24]

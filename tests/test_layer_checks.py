@@ -9,6 +9,8 @@ import pytest
 
 from fastcheck import InputError, Report, gradcheck_layer
 from fastcheck.model.contract import CONTRACT
+from fastcheck.report.plot_data import UNCHECKED, unpacked
+from fastcheck.verdict.rules import WRONG
 
 RNG = np.random.default_rng(3)
 X, W, B = RNG.normal(size=(6, 4)), RNG.normal(size=(4, 4)), RNG.normal(size=4)
@@ -184,6 +186,25 @@ def test_a_missing_sum_over_the_batch_is_told_by_the_shape() -> None:
     assert report.status == "wrong"
     assert "the sum over axis 0 is missing" in line(report, "shapes and dtypes").text
     assert [b.parameter for b in report.blocks if b.verdict == "wrong"] == ["b"]
+
+
+def test_the_page_has_a_heat_map_of_each_input() -> None:
+    def wrong(dout: Any, x: Any, w: Any, b: Any) -> Any:
+        dx, dw, _ = backward(dout, x, w, b)
+        dx[2] = 0.0
+        return dx, dw, dout * (1 - forward(x, w, b) ** 2)
+
+    report = check(forward, wrong)
+    pictures = report.with_pictures().pictures
+    assert pictures is not None
+    assert [grid.block for grid in pictures.grids] == ["dx", "dw", "db"]
+    status = [unpacked(grid.status, "u1").reshape(grid.cells) for grid in pictures.grids]
+    assert np.array_equal(status[0] == WRONG, np.broadcast_to(np.arange(6)[:, None] == 2, (6, 4)))
+    assert not status[1].any()
+    assert (status[2] == UNCHECKED).all()  # of another shape
+    page = report.to_html()
+    assert page.count('class="field"') == 3
+    assert "db (its shape)" in page
 
 
 TABLE = RNG.normal(size=(8, 3))

@@ -28,6 +28,7 @@ from fastcheck.model.layer import (
 )
 from fastcheck.model.user_calls import copied
 from fastcheck.report.data import Report
+from fastcheck.report.plot_data import Pictures
 from fastcheck.verdict.verdict import BlockVerdict
 
 __all__ = ["gradcheck_layer"]
@@ -210,7 +211,26 @@ def _differences(subject: Subject, wide: Layer | None, settings: LayerSettings) 
         again = {**options, "seed": settings.seed + 1, "epsilon": NARROW_STEP * problem.scale()}
         narrow = gradcheck_function(problem.cost, gradient, theta, **again)
         report = report if narrow.gradient_status == "cannot tell" else narrow
-    return replace(report, blocks=(*report.blocks, *_misshapen_blocks(subject, odd)))
+    return _with_blocks(report, tuple(_misshapen_blocks(subject, odd)))
+
+
+def _with_blocks(report: Report, odd: tuple[BlockVerdict, ...]) -> Report:
+    """Return a report with blocks that could not be compared, on its page too."""
+    draw = report.artist
+    if not odd:
+        return report
+
+    def artist(with_curve: bool) -> Pictures:
+        from fastcheck.report.downsample import with_unchecked
+
+        assert draw is not None
+        return with_unchecked(draw(with_curve), odd)
+
+    whole = replace(report.whole, status="wrong", grade="worry")
+    return replace(
+        report, gradient_status="wrong", gradient_grade="worry", whole=whole,
+        blocks=(*report.blocks, *odd), artist=None if draw is None else artist,
+    )  # fmt: skip
 
 
 def _refuse_missing(blocks: Sequence[str], subject: Subject) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,9 @@ from fastcheck.verdict.rules import (
     WRONG,
     Rules,
 )
-from fastcheck.verdict.verdict import NamedBlock, Order, Sigma
+from fastcheck.verdict.verdict import BlockVerdict, Order, Sigma
 
-__all__ = ["downsample"]
+__all__ = ["Compared", "Drawn", "ReducedBlock", "downsample", "pictures_of", "with_unchecked"]
 
 Bytes = NDArray[np.uint8]
 
@@ -45,6 +45,30 @@ CELL_BUDGET = 80_000
 MAX_POINTS = 2400
 MAX_TROUBLED_POINTS = 1200
 MAX_BINS = DECADES * BINS_PER_DECADE + 1
+
+
+class Drawn(Protocol):
+    """What is drawn of a block: its place in θ, its shape, its name."""
+
+    @property
+    def gradient_name(self) -> str:
+        """`dW2`."""
+        ...
+
+    @property
+    def user_shape(self) -> tuple[int, ...]:
+        """In the user's convention."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """Of its first component in θ."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of components."""
+        ...
 
 
 class Compared(NamedTuple):
@@ -60,7 +84,7 @@ class Compared(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Matrix:
+class Matrix:
     """A block as rows and columns, and how they are cut into cells."""
 
     start: int  # in θ
@@ -72,7 +96,7 @@ class _Matrix:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, block: NamedBlock, side: int) -> _Matrix:
+    def of(cls, block: Drawn, side: int) -> Matrix:
         shape = tuple(int(n) for n in block.user_shape)
         transposed = bool(getattr(block, "transposed", False)) and len(shape) == 2
         rows = 1 if len(shape) < 2 else shape[0]
@@ -120,27 +144,66 @@ def downsample(
     rules = Rules(settings.tol, ROUNDING_FACTOR, NOISE_FACTOR)
     rounding = sigma() if callable(sigma) else sigma
     aligned = align(gradient, approximation, 0.0 if rounding is None else rounding)
-    blocks = list(order.blocks)
+    count = aligned.evidence.values.size
+
+    def reduce(_: int, reduced: ReducedBlock) -> None:
+        for row, compared in _bands(reduced.matrix, aligned, rules):
+            reduced.add(row, compared)
+        reduced.add_not_finite(aligned, gradient)
+
+    return pictures_of(list(order.blocks), count, reduce)
+
+
+def pictures_of(
+    blocks: Sequence[Drawn], count: int, reduce: Callable[[int, ReducedBlock], None]
+) -> Pictures:
+    """Return pictures of blocks.
+
+    Parameters
+    ----------
+    blocks : sequence of Drawn
+    count : int
+        Components that are compared.
+    reduce : callable
+        `reduce(number, reduced)` adds the compared components of one block.
+    """
     side = next((s for s in MAX_SIDES if _cells(blocks, s) <= CELL_BUDGET), MAX_SIDES[-1])
-    stride = max(1, aligned.evidence.values.size // MAX_POINTS)
-    grids, histograms, picked = [], [], []
-    for number, block in enumerate(blocks):
-        reduced = _Reduced(_Matrix.of(block, side), stride)
-        with np.errstate(all="ignore"):
-            for row, compared in _bands(reduced.matrix, aligned, rules):
-                reduced.add(row, compared)
-            reduced.add_not_finite(aligned, gradient)
-        grids.append(reduced.grid(block))
-        histograms.append(reduced.histogram(block))
-        picked.append((number, reduced))
-    return Pictures(tuple(grids), tuple(histograms), _points(picked))
+    stride = max(1, count // MAX_POINTS)
+    made = [ReducedBlock(Matrix.of(block, side), stride) for block in blocks]
+    with np.errstate(all="ignore"):
+        for number, reduced in enumerate(made):
+            reduce(number, reduced)
+    pairs = list(zip(blocks, made, strict=True))
+    return Pictures(
+        tuple(reduced.grid(block) for block, reduced in pairs),
+        tuple(reduced.histogram(block) for block, reduced in pairs),
+        points_of(list(enumerate(made))),
+    )
 
 
-def _cells(blocks: list[NamedBlock], side: int) -> int:
-    return sum(int(np.prod(_Matrix.of(block, side).grid)) for block in blocks)
+class _Unchecked(NamedTuple):
+    gradient_name: str
+    user_shape: tuple[int, ...]
+    offset: int
+    size: int
 
 
-def _bands(matrix: _Matrix, aligned: AlignedPair, rules: Rules) -> Iterator[tuple[int, Compared]]:
+def with_unchecked(pictures: Pictures, blocks: Sequence[BlockVerdict]) -> Pictures:
+    """Return pictures with those of blocks that were not compared at its end."""
+    drawn = [_Unchecked(block.name, block.shape, 0, block.size) for block in blocks]
+    more = pictures_of(drawn, 1, lambda _, reduced: None)
+    return replace(
+        pictures,
+        grids=(*pictures.grids, *more.grids),
+        histograms=(*pictures.histograms, *more.histograms),
+    )
+
+
+def _cells(blocks: Sequence[Drawn], side: int) -> int:
+    return sum(int(np.prod(Matrix.of(block, side).grid)) for block in blocks)
+
+
+def _bands(matrix: Matrix, aligned: AlignedPair, rules: Rules) -> Iterator[tuple[int, Compared]]:
     """Yield each row of cells with its checked components."""
     height = matrix.cell_rows * matrix.columns
     stop = matrix.start + matrix.rows * matrix.columns
@@ -168,10 +231,10 @@ def _compare(aligned: AlignedPair, piece: slice, offset: int, rules: Rules) -> C
     return Compared(inside - offset, gradient, values, relative, severity, allowed, limit)
 
 
-class _Reduced:
+class ReducedBlock:
     """The pictures of one block while its bands come in."""
 
-    def __init__(self, matrix: _Matrix, stride: int) -> None:
+    def __init__(self, matrix: Matrix, stride: int) -> None:
         self.matrix, self.stride = matrix, stride
         grid = matrix.grid
         self.place = np.zeros(grid, np.int64)
@@ -235,7 +298,7 @@ class _Reduced:
         self.approximation[row, column] = np.nan
         self.status[row, column] = CANNOT_TELL
 
-    def grid(self, block: NamedBlock) -> Grid:
+    def grid(self, block: Drawn) -> Grid:
         """Return the grid in the user's convention."""
         matrix = self.matrix
         cell = (matrix.cell_rows, matrix.cell_columns)
@@ -256,7 +319,7 @@ class _Reduced:
             wrong=text(self.wrong, "u4"),
         )
 
-    def histogram(self, block: NamedBlock) -> Histogram:
+    def histogram(self, block: Drawn) -> Histogram:
         """Return how many components have which relative difference."""
         rows = self.counts.reshape(len(STATUSES), MAX_BINS).tolist()
         return Histogram(block.gradient_name, tuple(tuple(row) for row in rows))
@@ -285,7 +348,7 @@ def _thinned(compared: Compared, some: Integers) -> Compared:
     return _only(compared, some)
 
 
-def _points(picked: list[tuple[int, _Reduced]]) -> Points:
+def points_of(picked: list[tuple[int, ReducedBlock]]) -> Points:
     """Return those in trouble and a few of the others, with their blocks."""
     parts = [
         _joined(picked, "others", MAX_POINTS),
@@ -296,7 +359,7 @@ def _points(picked: list[tuple[int, _Reduced]]) -> Points:
     return Points(*(packed(c, d) for c, d in zip(columns, dtypes, strict=True)))
 
 
-def _joined(picked: list[tuple[int, _Reduced]], what: str, most: int) -> list[NDArray[Any]]:
+def _joined(picked: list[tuple[int, ReducedBlock]], what: str, most: int) -> list[NDArray[Any]]:
     """Return block, place, both values, allowed, limit and status of at most so many points."""
     rows: list[list[NDArray[Any]]] = [[np.zeros(0)] * 7]
     for number, reduced in picked:

@@ -192,7 +192,7 @@ def _wrong(report: Report) -> str:
 def _share(block: BlockVerdict) -> str:
     """Return how much of a block is wrong."""
     if block.wrong == 0:
-        return "as a whole"
+        return "as a whole" if block.checked else "its shape"
     if block.wrong == block.checked:
         return "every component" if block.checked > 1 else "its component"
     return f"{block.wrong:,} of {block.checked:,} components"

@@ -57,7 +57,8 @@ class Spread(NamedTuple):
 class Ruled(NamedTuple):
     """The verdict on a block, why, its worst components, and what a component may be off by.
 
-    `zero` says that the reference is zero beside the other blocks, up to its own rounding.
+    `zero` says that the reference is zero beside the other blocks, up to its own rounding;
+    `typical` is what a component may be off by for the block's norm to be within its tolerance.
     """
 
     verdict: BlockVerdict
@@ -65,6 +66,7 @@ class Ruled(NamedTuple):
     components: tuple[ComponentVerdict, ...]
     spread: Spread
     zero: bool
+    typical: float
 
 
 class Trio(NamedTuple):
@@ -176,14 +178,18 @@ def _median(values: list[float]) -> float:
 def _verdict(block: AgainstBlock, typical: _Typical, layer: int, offset: int) -> Ruled:
     rule = _modelled if block.trio.baseline is None else _beside_plain
     status, allowed, why, spread = rule(block, typical)
-    worst, wrong, rest = _components(block, spread, offset)
+    typical_error = allowed / math.sqrt(max(block.size, 1))
+    worst, (wrong, apart), rest = _components(block, spread, offset, typical_error)
     local = wrong <= LOCAL_SHARE * block.size and rest <= allowed < block.norm
     if block.broken:
         status, why = "wrong", f"{block.broken:,} components are NaN or infinite"
     elif wrong and status != "wrong" and (local or block.trio.baseline is not None):
         verb = "component is" if wrong == 1 else "components are"
         status, why = "wrong", f"{wrong:,} {verb} farther off than rounding explains"
-    components = tuple(_component(found, status) for found in worst)
+    # Errors that are spread over a block are told of the block, of no component.
+    spread_out = status == "cannot tell" or (status == "wrong" and not wrong)
+    unsure = typical_error if spread_out else math.inf
+    components = tuple(_component(found, status, unsure) for found in worst)
     difference = _ratio(block.error, block.given_norm + block.norm)
     verdict = BlockVerdict(
         f"d({block.name})", block.name, layer, "array", tuple(block.trio.given.shape), block.size,
@@ -191,14 +197,14 @@ def _verdict(block: AgainstBlock, typical: _Typical, layer: int, offset: int) ->
         gradient_norm=block.given_norm, approximation_norm=block.norm, error_norm=block.error,
         tolerance=allowed, noise=block.plain_error, status=status,
         grade=grade(difference, "wrong" if status == "wrong" else "agree"),
-        wrong=wrong if status == "wrong" else 0, cannot_tell=0, kinks=0,
+        wrong=wrong if status == "wrong" else 0, cannot_tell=apart if spread_out else 0, kinks=0,
         worst=components[0] if components else None,
         resolution=allowed / block.norm if block.norm > 0.0 else math.inf,
     )  # fmt: skip
     zero = block.norm <= ZERO_BESIDE_OTHERS * typical.rms * math.sqrt(block.size)
     if zero and status == VACUOUS and block.norm > 0.0:
         why = "zero up to rounding beside the other blocks, in both as far as can be told"
-    return Ruled(verdict, why, components, spread, zero)
+    return Ruled(verdict, why, components, spread, zero, typical_error)
 
 
 def _ratio(error: float, size: float) -> float:
@@ -276,10 +282,15 @@ def _modelled(block: AgainstBlock, typical: _Typical) -> Ruling:
 Found = tuple[float, int, float, float, float]  # excess, index, given, reference, tolerance
 
 
-def _components(block: AgainstBlock, spread: Spread, offset: int) -> tuple[list[Any], int, float]:
-    """Return the worst components, how many are beyond their tolerance, and ‖error‖ elsewhere."""
+def _components(
+    block: AgainstBlock, spread: Spread, offset: int, typical: float
+) -> tuple[list[Any], tuple[int, int], float]:
+    """Return the worst components, how many are off by too much, and ‖error‖ of the others.
+
+    How many are beyond their own tolerance, and how many beyond a typical error.
+    """
     found: list[Found] = []
-    wrong, rest = 0, 0.0
+    wrong, apart, rest = 0, 0, 0.0
     for start, given, reference, _ in block.trio.pieces():
         error = np.abs(given - reference)
         error[~np.isfinite(given)] = np.inf
@@ -288,6 +299,7 @@ def _components(block: AgainstBlock, spread: Spread, offset: int) -> tuple[list[
             error, allowed, out=np.where(error > 0.0, np.inf, 0.0), where=allowed > 0
         )
         wrong += int(np.count_nonzero(excess > 1.0))
+        apart += int(np.count_nonzero(error > typical))
         rest += float(np.sum(error[excess <= 1.0] ** 2))
         count = min(MAX_SHOWN, excess.size)
         for i in np.argpartition(-excess, count - 1)[:count].tolist():
@@ -295,7 +307,7 @@ def _components(block: AgainstBlock, spread: Spread, offset: int) -> tuple[list[
             found.append((float(entry[0]), start + i, *map(float, entry[2:])))
     found.sort(key=lambda f: -f[0])
     named = [(_name(block, int(f[1])), block.name, int(f[1]) + offset, f) for f in found]
-    return named[:MAX_SHOWN], wrong, math.sqrt(rest)
+    return named[:MAX_SHOWN], (wrong, apart), math.sqrt(rest)
 
 
 def _name(block: AgainstBlock, index: int) -> str:
@@ -304,7 +316,8 @@ def _name(block: AgainstBlock, index: int) -> str:
     return f"{block.name}[{place}]" if place else block.name
 
 
-def _component(found: Any, status: str) -> ComponentVerdict:
+def _component(found: Any, status: str, unsure: float) -> ComponentVerdict:
     name, block, index, (excess, _, given, reference, allowed) = found
-    own = "wrong" if status == "wrong" and excess > 1.0 else "agree"
+    own = "cannot tell" if abs(given - reference) > unsure else "agree"
+    own = "wrong" if status == "wrong" and excess > 1.0 else own
     return ComponentVerdict(name, f"d({block})", index, given, reference, allowed, own)
