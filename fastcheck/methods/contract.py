@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,10 +18,12 @@ from fastcheck.model.layer import (
     Layer,
     copied_all,
     cotangents,
+    inner_product,
     is_real,
     like,
     numbers,
     precision_of_inputs,
+    widened,
 )
 from fastcheck.model.user_calls import _equal, copied
 from fastcheck.validation import unit_roundoff
@@ -36,6 +39,10 @@ ROUNDINGS = 1e3
 ULPS = 2.0  # by which inputs are moved to measure the rounding of a gradient
 SCATTER_CALLS = 2
 STRIDE_PADDING = 3
+# A gradient of another shape: the step of a look at a changed one, and what that may be off by.
+FITTING_STEP = {"float64": 1e-5, "float32": 1e-2, "float16": 0.1, "bfloat16": 0.2}
+FITTING_SHARE = {"float64": 1e-3, "float32": 0.02, "float16": 0.1, "bfloat16": 0.1}
+FITTING_DIRECTIONS = 3
 
 
 @dataclass
@@ -130,23 +137,59 @@ def misshapen(subject: Subject) -> dict[str, str]:
     for name, value in subject.first.values.items():
         shape = numbers(subject.layer.inputs[name]).shape
         if value.shape != shape:
-            found[name] = f"d{name} has shape {value.shape}, {name} has {shape}" + _reason(
-                value.shape, shape
-            )
+            reason = _reason(subject, name, shape)
+            found[name] = f"d{name} has shape {value.shape}, {name} has {shape}{reason}"
     return found
 
 
-def _reason(given: tuple[int, ...], right: tuple[int, ...]) -> str:
-    if given == right[::-1]:
-        return ": it is transposed"
-    extra = len(given) - len(right)
-    if extra > 0 and given[extra:] == right:
-        axes = "axis 0" if extra == 1 else f"the first {extra} axes"
-        return f": the sum over {axes} is missing"
-    wider = [k for k, (a, b) in enumerate(zip(given, right, strict=False)) if a != b and b == 1]
-    if len(given) == len(right) and wider:
-        return f": the sum over axis {wider[0]} is missing"
+def _reason(subject: Subject, name: str, right: tuple[int, ...]) -> str:
+    """Return which change would make a gradient of another shape the right one."""
+    value = subject.first.values[name]
+    for text, candidate in _reshaped(value, right):
+        if candidate.shape == right and _fits(subject, name, candidate):
+            return f": {text}"
     return ""
+
+
+def _reshaped(value: Array, right: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
+    """Yield what a gradient of another shape may have been meant to be."""
+    given, extra = value.shape, value.ndim - len(right)
+    yield "it is transposed", value.T
+    if value.size == math.prod(right):
+        yield "it only needs another shape", value.reshape(right)
+        return
+    if extra > 0:
+        axes = "axis 0" if extra == 1 else f"the first {extra} axes"
+        yield f"the sum over {axes} is missing", value.sum(axis=tuple(range(extra)))
+    if extra == 0:
+        pairs = zip(given, right, strict=True)
+        wider = tuple(k for k, (a, b) in enumerate(pairs) if a != b and b == 1)
+        axes = "axis " + " and ".join(map(str, wider))
+        yield f"the sum over {axes} is missing", value.sum(axis=wider, keepdims=True)
+
+
+def _fits(subject: Subject, name: str, gradient: Array) -> bool:
+    """Return whether J moves along some directions of an input as a gradient says."""
+    random = np.random.default_rng([subject.seed, 13])
+    try:
+        return all(_fits_along(subject, name, gradient, random) for _ in range(FITTING_DIRECTIONS))
+    except Exception:  # not defined beside the inputs
+        return False
+
+
+def _fits_along(subject: Subject, name: str, gradient: Array, random: np.random.Generator) -> bool:
+    layer, precision = subject.layer, subject.precision
+    start = layer.inputs[name]
+    values = widened(start)
+    step = FITTING_STEP[precision] * (_largest(values) or 1.0)
+    move = step * random.uniform(0.5, 1.5, values.shape) * random.choice([-1.0, 1.0], values.shape)
+    ends = [like(start, np.asarray(values + sign * move)) for sign in (1.0, -1.0)]
+    high, low = (
+        inner_product(subject.dout, layer.at({**layer.inputs, name: end}).outputs()) for end in ends
+    )
+    terms = np.conj(gradient) * (widened(ends[0]) - widened(ends[1]))
+    apart = abs(float(terms.sum().real) - (high - low))
+    return apart <= FITTING_SHARE[precision] * float(np.linalg.norm(terms.ravel()))
 
 
 def contract_lines(
