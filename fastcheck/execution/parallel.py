@@ -26,12 +26,13 @@ MIN_PARALLEL_SECONDS = 0.03
 
 
 class Chunked(Protocol):
-    """Work in chunks. Three attributes are optional.
+    """Work in chunks. Four attributes are optional.
 
     `seconds` (float) estimates the whole work on one core: little work runs at once, without
     workers. `worker_bytes` (float) is what one worker allocates: there are no more workers than
     `Settings.memory` has room for. `digest` (str) stands for all that the results depend on; only
-    with it can there be a journal.
+    with it can there be a journal. `collect(number, result)` is called as soon as a chunk is done,
+    in this process, and returns what is kept of the result.
     """
 
     @property
@@ -78,7 +79,7 @@ def run(work: Chunked, settings: Settings, title: str) -> list[Any | None]:
             for number, result in journal.finished.items():
                 results[number] = result
         todo = [number for number, result in enumerate(results) if result is None]
-        weights = work.weights
+        weights, collect = work.weights, getattr(work, "collect", None)
         total = sum(int(w) for w in weights)
         progress = Progress(settings.progress, title, total)
         stack.enter_context(progress)
@@ -87,7 +88,7 @@ def run(work: Chunked, settings: Settings, title: str) -> list[Any | None]:
         try:
             with _closing(_finished_chunks(work, todo, settings)) as finished:
                 for number, result in finished:
-                    results[number] = result
+                    results[number] = result if collect is None else collect(number, result)
                     if journal is not None:
                         journal.record(number, result)
                     progress.advance(int(weights[number]))

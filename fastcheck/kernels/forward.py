@@ -10,7 +10,11 @@ import numpy as np
 from fastcheck.kernels.calls import Calls
 from fastcheck.types import Floats, Integers
 
-__all__ = ["NetworkArrays", "cost", "forward_trace"]
+__all__ = ["TRACE_NUMBERS", "NetworkArrays", "cost", "forward_trace"]
+
+
+# J is summed over so many samples at a time that each array of their trace has so many numbers.
+TRACE_NUMBERS = 2**25
 
 
 class NetworkArrays(NamedTuple):
@@ -83,6 +87,12 @@ def forward_trace(
         A, start = flat.reshape(m, n_out), start + m * n_out
 
 
+def rows_of(net: NetworkArrays, first: int) -> NetworkArrays:
+    """Return the network as it meets the samples from `first` on."""
+    masks = np.where(net.mask_offsets < 0, -1, net.mask_offsets + first * net.sizes[1:])
+    return net._replace(mask_offsets=masks)
+
+
 def cost(
     net: NetworkArrays, theta: Floats, X: Floats, T: Floats, calls: Calls
 ) -> tuple[float, float]:
@@ -95,10 +105,17 @@ def cost(
     T : ndarray, shape (m, n_L), float64
     """
     m, sizes = X.shape[0], net.sizes.tolist()
-    Z, A = np.empty((2, m * sum(sizes[1:])))
-    forward_trace(net, theta, X, Z, A, calls)
-    outputs = A[A.size - m * sizes[-1] :].reshape(m, sizes[-1])
-    data = net.data_scale * calls.sum_of_losses(net.loss_parameter, outputs, T)
+    each = max(1, min(m, TRACE_NUMBERS // sum(sizes[1:])))
+    Z, A = np.empty((2, each * sum(sizes[1:])))
+    data = 0.0
+    for first in range(0, m, each):
+        part = slice(first, min(first + each, m))
+        rows = part.stop - first
+        z, a = Z[: rows * sum(sizes[1:])], A[: rows * sum(sizes[1:])]
+        forward_trace(rows_of(net, first), theta, X[part], z, a, calls)
+        outputs = a[a.size - rows * sizes[-1] :].reshape(rows, sizes[-1])
+        data += calls.sum_of_losses(net.loss_parameter, outputs, T[part])
+    data *= net.data_scale
     if net.penalty_scale == 0.0:
         return data, 0.0
     squares = 0.0

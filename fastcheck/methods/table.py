@@ -13,7 +13,7 @@ __all__ = ["AUTO", "METHODS", "preparation"]
 # Where each method's `prepare(network, batch, indices, settings)` is; imported at its first use,
 # since each brings kernels of its own.
 METHODS = {
-    "unit": "fastcheck.methods.unit.method",
+    "unit": "fastcheck.methods.unit.windows",
     "textbook": "fastcheck.methods.textbook",
 }
 AUTO = "unit"

@@ -26,6 +26,10 @@ class Batch:
         """m, the number of samples."""
         return int(self.X.shape[0])
 
+    def part(self, first: int, last: int) -> Batch:
+        """Return samples `first` to `last` − 1, without a copy."""
+        return Batch(self.X[first:last], self.T[first:last])
+
 
 def read_inputs(inputs: ArrayLike, n_in: int, layout: str) -> Floats:
     """Return inputs as rows (m, n_0)."""

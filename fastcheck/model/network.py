@@ -381,6 +381,19 @@ class Network:
             raise InputError(f"θ of shape {theta.shape}", f"shape {self.theta.shape}")
         return replace(self, theta=np.array(theta, dtype=np.float64))
 
+    def part(self, first: int, last: int) -> Network:
+        """Return the network of samples `first` to `last` − 1: with their dropout masks."""
+        if all(mask is None for mask in self.masks):
+            return self
+        cut = [None if mask is None else mask[first:last] for mask in self.masks]
+        return replace(self, masks=tuple(cut))
+
+    @property
+    def direct(self) -> bool:
+        """Whether an activation or the loss is the user's own: their differences cancel."""
+        own = [activation.entry is None for activation in self.activations]
+        return any(own) or self.loss.entry is None
+
     def describe(self) -> str:
         """`784-512-512-10 relu, softmax_cross_entropy, λ = 0.1`, in one line."""
         hidden = list(dict.fromkeys(str(a) for a in self.activations))

@@ -6,14 +6,14 @@ No method that computes dθ_approx may use it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastcheck.errors import InputError
-from fastcheck.kernels.forward import forward_trace
+from fastcheck.kernels.forward import TRACE_NUMBERS, forward_trace
 from fastcheck.model.network import Batch, Network
 from fastcheck.types import Floats
 
@@ -224,11 +224,28 @@ def backward_pass(
     dict
         `{"dW1": …, "db1": …, …}` in the user's layout and precision.
     """
-    dtheta = gradients(network, network.batch(inputs, targets))
+    dtheta = _in_parts(network, network.batch(inputs, targets))
     return {
         block.gradient_name: network.user_array(block, values)
         for block, values in network.order.views(dtheta)
     }
+
+
+def _in_parts(network: Network, batch: Batch) -> Floats:
+    """Return dθ, summed over so many samples at a time that the memory stays bounded."""
+    m = batch.size
+    each = max(1, TRACE_NUMBERS // sum(network.sizes[1:]))
+    if m <= each:
+        return gradients(network, batch)
+    dtheta, without = np.zeros(network.size), replace(network, l2=0.0)
+    for first in range(0, m, each):
+        part = batch.part(first, min(first + each, m))
+        share = network.data_scale(m) / network.data_scale(part.size)
+        dtheta += share * gradients(without.part(first, first + part.size), part)
+    for layer in range(1, network.depth + 1):
+        decay = 2.0 * network.penalty_scale(m) * network.W(layer)
+        dtheta[network.order.weights(layer).slice] += decay.ravel()
+    return dtheta
 
 
 def _no_derivative(name: str, what: str) -> InputError:

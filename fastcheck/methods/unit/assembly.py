@@ -10,10 +10,11 @@ import numpy as np
 from fastcheck.methods.unit.kinks import SECANTS, KinkRows, merge_kinks
 from fastcheck.methods.unit.probes import CANCELLATION_ERROR, Probes
 from fastcheck.model.approximation import Approximation, Kinks
+from fastcheck.model.network import Network
 from fastcheck.model.parameters import Block
 from fastcheck.types import Floats, Integers
 
-__all__ = ["Chunk", "ChunkResult", "assemble"]
+__all__ = ["Chunk", "ChunkResult", "Sums", "approximation_of", "interrupted", "sums_of"]
 
 
 UNIT_ROUNDOFF = 2.0**-53
@@ -51,49 +52,97 @@ class ChunkResult:
     curvature: float = 0.0
 
 
-def assemble(
+@dataclass(frozen=True)
+class Sums:
+    """What some samples add to dθ_approx.
+
+    Attributes
+    ----------
+    values : ndarray, shape (n,), float64
+        Of all components or of those asked for: the part of the samples, the penalty once.
+    deviations : ndarray, shape (2, n), float64, or None
+        By how much D(ε) is off the derivative, in which the values are then, and what the last
+        power adds to that; None where no slope bends.
+    kinks : KinkRows
+    curvature : float
+    noise : float
+    """
+
+    values: Floats
+    deviations: Floats | None
+    kinks: KinkRows
+    curvature: float
+    noise: float
+
+    def __add__(self, other: Sums) -> Sums:
+        """What the samples of both add: kinks' other answers as the least and the greatest."""
+        deviations = self.deviations
+        if deviations is None or other.deviations is None:
+            deviations = other.deviations if deviations is None else deviations
+        else:
+            deviations = deviations + other.deviations
+        return Sums(
+            self.values + other.values,
+            deviations,
+            merge_kinks([self.kinks.bounded(), other.kinks.bounded()]),
+            max(self.curvature, other.curvature),
+            self.noise + other.noise,
+        )
+
+
+def sums_of(
     probes: Probes,
     indices: Integers | None,
     chunks: Sequence[Chunk],
-    results: Sequence[ChunkResult | None],
-) -> Approximation:
-    """Return dθ_approx of all components, or of those at `indices`."""
+    results: Sequence[ChunkResult],
+    whole: int,
+    *,
+    penalty: bool = True,
+) -> Sums:
+    """Return what the samples of these probes add, of a batch of `whole` samples."""
     network = probes.network
-    done = [r for r in results if r is not None]
-    complete = len(done) == len(results)
+    slopes = _coefficients(probes, _joined(probes, chunks, results))
     values = np.empty(network.size if indices is None else indices.size)
-    kinks, derivative, left = Kinks.none(), None, 0.0
-    curvature = max([r.curvature for r in done], default=probes.curvature)
-    if not complete:
-        values[:] = np.nan
-    else:
-        slopes = _coefficients(probes, _joined(probes, chunks, results))
-        second_derivatives = np.zeros((2, values.size)) if len(slopes) > 1 else None
-        for block in network.order.blocks:
-            _fill_block(probes, slopes, block, indices, (values, second_derivatives))
-        if second_derivatives is not None:
-            derivative = values.copy()
-            values += second_derivatives[0]
-            left = np.abs(second_derivatives[1]) if probes.direct else 0.0
-        rows = merge_kinks([r.kinks for r in done])
-        kinks = _apply_kinks(probes, rows, indices, values, derivative)
+    deviations = np.zeros((2, values.size)) if len(slopes) > 1 else None
+    for block in network.order.blocks:
+        _fill_block(probes, slopes, block, indices, (values, deviations), whole)
+    if penalty:
+        _add_penalty(network, whole, indices, values)
+    curvature = max([r.curvature for r in results], default=probes.curvature)
+    kinks = merge_kinks([r.kinks for r in results])
+    return Sums(values, deviations, kinks, curvature, _noise(probes, whole))
+
+
+def approximation_of(
+    network: Network, whole: int, epsilon: float, indices: Integers | None, sums: Sums
+) -> Approximation:
+    """Return dθ_approx of a batch of `whole` samples from what all of them add."""
+    values, derivative, left = sums.values, None, 0.0
+    if sums.deviations is not None:
+        derivative = values.copy()
+        values += sums.deviations[0]
+        left = np.abs(sums.deviations[1]) if network.direct else 0.0
     return Approximation(
         "unit",
-        probes.epsilon,
+        epsilon,
         indices,
         values,
-        noise=_noise(probes),
-        kinks=kinks,
-        curvature=curvature,
-        complete=complete,
-        notes=tuple(_notes(probes, curvature)),
-        trace=(probes.Z, probes.A),
+        noise=sums.noise,
+        kinks=_apply_kinks(network, whole, sums.kinks, indices, values, derivative),
+        curvature=sums.curvature,
+        notes=tuple(_notes(network, sums.curvature)),
         derivative=derivative,
         uncertainty=left,
     )
 
 
-def _noise(probes: Probes) -> float:
+def interrupted(network: Network, epsilon: float, indices: Integers | None) -> Approximation:
+    """Return an approximation that holds nothing, of a run that did not come to its end."""
+    values = np.full(network.size if indices is None else indices.size, np.nan)
+    return Approximation("unit", epsilon, indices, values, complete=False)
+
+
+def _noise(probes: Probes, whole: int) -> float:
     """Return what cancellation in the user's own functions does to a component, at most."""
     if probes.spread is None:
         return 0.0
@@ -101,7 +150,7 @@ def _noise(probes: Probes) -> float:
         max(1.0, float(np.linalg.norm(probes.inputs_of(layer), axis=0).max()))
         for layer in range(1, probes.network.depth + 1)
     ]
-    scale = probes.network.data_scale(probes.batch.size)
+    scale = probes.network.data_scale(whole)
     spread = probes.spread
     if probes.nodes.size > 1:  # it is a bend; what cancels is smaller
         spread = np.minimum(
@@ -110,18 +159,15 @@ def _noise(probes: Probes) -> float:
     return scale * float(np.max(spread * np.array(norms)))
 
 
-def _joined(
-    probes: Probes, chunks: Sequence[Chunk], results: Sequence[ChunkResult | None]
-) -> Floats:
+def _joined(probes: Probes, chunks: Sequence[Chunk], results: Sequence[ChunkResult]) -> Floats:
     """Return the slopes of all samples, (Q, m, Σ n_l); Q = 1 where none bends."""
-    if len(results) == 1 and results[0] is not None:
+    if len(results) == 1:
         return np.ascontiguousarray(results[0].slopes.transpose(1, 0, 2))
     units = int(probes.unit_offsets[-1])
-    nodes = max(r.slopes.shape[1] for r in results if r is not None)
+    nodes = max(r.slopes.shape[1] for r in results)
     slopes = np.zeros((nodes, probes.batch.size, units))
     for chunk, result in zip(chunks, results, strict=True):
-        if result is not None:
-            slopes[:, chunk.first : chunk.last] += result.slopes.transpose(1, 0, 2)
+        slopes[:, chunk.first : chunk.last] += result.slopes.transpose(1, 0, 2)
     return slopes
 
 
@@ -131,10 +177,8 @@ def _coefficients(probes: Probes, slopes: Floats) -> Floats:
         return slopes
     powers = np.vander(probes.nodes**2, increasing=True)
     # From the first node on, so that what does not bend has no power but the zeroth.
-    second_derivatives = (slopes - slopes[:1]).reshape(probes.nodes.size, -1)
-    found = np.asarray(np.linalg.solve(powers, second_derivatives), dtype=np.float64).reshape(
-        slopes.shape
-    )
+    changes = (slopes - slopes[:1]).reshape(probes.nodes.size, -1)
+    found = np.asarray(np.linalg.solve(powers, changes), dtype=np.float64).reshape(slopes.shape)
     found[0] += slopes[0]
     return found
 
@@ -157,52 +201,57 @@ def _fill_block(
     block: Block,
     indices: Integers | None,
     out: tuple[Floats, Floats | None],
+    whole: int,
 ) -> None:
     """Fill in one block's part of the derivatives, and of how far D(ε) is from them.
 
     The second row of the latter is what the last power adds.
     """
-    m = probes.batch.size
-    offsets = probes.unit_offsets
-    C = probes.network.data_scale(m) * slopes[:, :, offsets[block.layer - 1] : offsets[block.layer]]
+    network, offsets = probes.network, probes.unit_offsets
+    C = network.data_scale(whole) * slopes[:, :, offsets[block.layer - 1] : offsets[block.layer]]
     pick = 0 if block.kind == "W" else 1
     factors = [term[pick] for term in _terms(probes, block.layer, len(slopes))]
-    values, second_derivatives = out
+    values, deviations = out
     if indices is None:
         shape = (block.shape[0], factors[0].shape[1])
         # The products sum over samples in one order, whatever the number of workers.
         np.matmul(C[0].T, factors[0], out=values[block.slice].reshape(shape))
-        if second_derivatives is not None:
+        if deviations is not None:
             for q in range(1, len(factors)):
-                second_derivatives[1, block.slice] = (C[q].T @ factors[q]).ravel()
-                second_derivatives[0, block.slice] += second_derivatives[1, block.slice]
-        _add_penalty(probes, block, values[block.slice].reshape(shape))
+                deviations[1, block.slice] = (C[q].T @ factors[q]).ravel()
+                deviations[0, block.slice] += deviations[1, block.slice]
         return
     first, last = np.searchsorted(indices, (block.offset, block.stop))
     rows, columns = np.divmod(indices[first:last] - block.offset, factors[0].shape[1])
     found = np.zeros((len(factors), rows.size))
     for q, factor in enumerate(factors):
-        for sample in range(m):
+        for sample in range(probes.batch.size):
             found[q] += C[q, sample, rows] * factor[sample, columns]
     values[first:last] = found[0]
-    if second_derivatives is not None:
-        second_derivatives[:, first:last] = found[1:].sum(axis=0), found[-1]
-    if block.kind == "W":
-        weights = probes.network.theta[indices[first:last]]
-        values[first:last] += 2.0 * probes.network.penalty_scale(m) * weights
+    if deviations is not None:
+        deviations[:, first:last] = found[1:].sum(axis=0), found[-1]
 
 
-def _add_penalty(probes: Probes, block: Block, out: Floats) -> None:
+def _add_penalty(network: Network, whole: int, indices: Integers | None, values: Floats) -> None:
     """Add the penalty's central difference, which is exactly its derivative."""
-    scale = 2.0 * probes.network.penalty_scale(probes.batch.size)
-    if block.kind == "W" and scale != 0.0:
-        weights = probes.network.W(block.layer)
-        for start in range(0, block.shape[0], 64):  # a piece at a time: no second N numbers
-            out[start : start + 64] += scale * weights[start : start + 64]
+    decay = 2.0 * network.penalty_scale(whole)
+    if decay == 0.0:
+        return
+    for block in network.order.blocks:
+        if block.kind != "W":
+            continue
+        if indices is not None:
+            first, last = np.searchsorted(indices, (block.offset, block.stop))
+            values[first:last] += decay * network.theta[indices[first:last]]
+            continue
+        for start in range(block.offset, block.stop, 2**16):  # no second N numbers
+            part = slice(start, min(start + 2**16, block.stop))
+            values[part] += decay * network.theta[part]
 
 
 def _apply_kinks(
-    probes: Probes,
+    network: Network,
+    whole: int,
     rows: KinkRows,
     indices: Integers | None,
     values: Floats,
@@ -214,7 +263,7 @@ def _apply_kinks(
     """
     if rows.indices.size == 0:
         return Kinks.none()
-    scale = probes.network.data_scale(probes.batch.size)
+    scale = network.data_scale(whole)
     positions = rows.indices if indices is None else np.searchsorted(indices, rows.indices)
     values[positions] += scale * rows.change
     crossing = rows.others.any(axis=0)
@@ -224,25 +273,24 @@ def _apply_kinks(
     high = values[positions] + scale * np.maximum(rows.others.max(axis=0), 0.0)
     # Where a shared slope was taken out again, rounding is left, kink or not.
     kept = np.flatnonzero(crossing | (derivative is None))
-    terms = ROUNDED_TERMS + np.sqrt(probes.batch.size)
+    terms = ROUNDED_TERMS + np.sqrt(whole)
     slack = terms * UNIT_ROUNDOFF * (scale * rows.size + np.maximum(np.abs(low), np.abs(high)))
     ways = rows.others[SECANTS:]
     jumps = scale * (np.maximum(ways.max(axis=0), 0.0) - np.minimum(ways.min(axis=0), 0.0))
     return Kinks(positions, low, high, slack, jumps).at(kept)
 
 
-def _notes(probes: Probes, curvature: float) -> list[str]:
+def _notes(network: Network, curvature: float) -> list[str]:
     notes = []
-    own = [a.name for a in probes.network.activations if a.entry is None]
+    own = [a.name for a in network.activations if a.entry is None]
     if own:
         notes.append(
             f"Your own activation {own[0]} is evaluated directly: its differences cancel, and each "
             f"component carries an error of about 1e-16/ε of its terms."
         )
-    if probes.network.loss.entry is None:
+    if network.loss.entry is None:
         notes.append(
-            f"Your own loss {probes.network.loss.name} is evaluated directly: its differences "
-            "cancel."
+            f"Your own loss {network.loss.name} is evaluated directly: its differences cancel."
         )
     if curvature > NOTED_CURVATURE:
         notes.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,17 @@ class KinkRows:
     crossing: Floats
     others: Floats
     size: Floats
+
+    def bounded(self) -> KinkRows:
+        """Return the same with the secants and the least and the greatest of the derivatives.
+
+        Batches whose conventions on kinks are not the same ones can be summed then.
+        """
+        if self.indices.size == 0:
+            return self
+        ways = self.others[SECANTS:]
+        bounds = np.stack([*self.others[:SECANTS], ways.min(axis=0), ways.max(axis=0)])
+        return replace(self, others=bounds)
 
 
 def merge_kinks(parts: Sequence[KinkRows]) -> KinkRows:

@@ -8,6 +8,7 @@ step of the row and is the same for smaller ones up to a measured O(h²).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +16,14 @@ from numpy.typing import NDArray
 
 from fastcheck.execution.buffers import borrow
 from fastcheck.kernels.ahead import compile_ahead
-from fastcheck.methods.unit.assembly import Chunk, ChunkResult, assemble
+from fastcheck.methods.unit.assembly import (
+    Chunk,
+    ChunkResult,
+    Sums,
+    approximation_of,
+    interrupted,
+    sums_of,
+)
 from fastcheck.methods.unit.kink_conventions import probes_at_theta
 from fastcheck.methods.unit.kinks import evaluate_kinks, merge_kinks
 from fastcheck.methods.unit.probes import (
@@ -126,10 +134,17 @@ class UnitMethod:
 
     def assemble(self, results: Sequence[ChunkResult | None]) -> Approximation:
         """Make dθ_approx of the slopes, and hold a few components against the textbook."""
-        found = assemble(self.probes, self.indices, self.chunks, results)
-        if not found.complete:
-            return found
-        return self_checked(self.probes.network, self.probes.batch, found)
+        probes, done = self.probes, [r for r in results if r is not None]
+        network, batch = probes.network, probes.batch
+        if len(done) < len(results):
+            return interrupted(network, probes.epsilon, self.indices)
+        sums = self.sums(done, batch.size, penalty=True)
+        found = approximation_of(network, batch.size, probes.epsilon, self.indices, sums)
+        return self_checked(network, batch, replace(found, trace=(probes.Z, probes.A)))
+
+    def sums(self, results: Sequence[ChunkResult], whole: int, *, penalty: bool) -> Sums:
+        """Return what these samples, of a batch of `whole`, add to dθ_approx."""
+        return sums_of(self.probes, self.indices, self.chunks, results, whole, penalty=penalty)
 
 
 def _requested_units(probes: Probes, indices: Integers | None) -> NDArray[np.bool_]:

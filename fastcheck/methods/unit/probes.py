@@ -100,8 +100,7 @@ class Probes:
     @property
     def direct(self) -> bool:
         """Whether a function of the user's own is evaluated directly, so that it cancels."""
-        own = [a.entry is None for a in self.network.activations]
-        return any(own) or self.network.loss.entry is None
+        return self.network.direct
 
     @cached_property
     def unit_offsets(self) -> Integers:
