@@ -13,7 +13,7 @@ from fastcheck.validation import positive_number
 
 __all__ = ["FUNCTION_METHODS", "FunctionOptions", "FunctionSettings"]
 
-FUNCTION_METHODS = ("auto", "components", "directions")
+FUNCTION_METHODS = ("auto", "components", "directions", "complex")
 DEFAULT_TOL = 1e-7
 SECONDS = {"": 1.0, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 DURATION = re.compile(r"\s*([0-9.eE+-]+?)\s*([a-z]*)\s*")
@@ -54,7 +54,8 @@ class FunctionSettings:
     ----------
     method : str
         `components` (central differences of every component, or of a sample), `directions` (random
-        directions in each block) or `auto`: components up to 20,000 of them, directions beyond.
+        directions in each block), `complex` (the complex step of every component, held to real
+        differences) or `auto`: components up to 20,000 of them, directions beyond.
     epsilon : float or "auto"
         The step; `auto` measures one for each block.
     tol : float or None
@@ -120,6 +121,8 @@ class FunctionSettings:
                 "a method for functions",
                 near_names(str(self.method), FUNCTION_METHODS),
             )
+        if self.method == "complex" and self.shared.sampled:
+            raise InputError("method='complex' with a sample", "all components, or another method")
         if self.epsilon != "auto":
             positive_number(self.epsilon, "epsilon")
         if self.tol is not None and positive_number(self.tol, "tol") >= 1.0:

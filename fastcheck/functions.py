@@ -23,9 +23,11 @@ from fastcheck.methods.function.calibration import (
     measure_noise,
     scales_of,
 )
-from fastcheck.methods.function.components import ComponentCheck, Given, check_components
+from fastcheck.methods.function.complex_step import guarded_blocks
+from fastcheck.methods.function.components import ComponentCheck, Given, check_components, guarded
 from fastcheck.methods.function.differences import Differences
-from fastcheck.methods.function.directions import Directions
+from fastcheck.methods.function.directions import DirectionalTest, Directions
+from fastcheck.methods.function.first_look import FirstLook, by_complex_step, by_differences
 from fastcheck.methods.function.verdict import check_directions
 from fastcheck.model.approximation import Approximation
 from fastcheck.model.given_gradient import GivenGradient, read_gradient
@@ -37,7 +39,7 @@ from fastcheck.report.sentences import number as figure
 from fastcheck.sampling import components as sampling
 from fastcheck.sampling.coverage import coverage
 from fastcheck.settings import Settings
-from fastcheck.types import Floats
+from fastcheck.types import Floats, Integers
 from fastcheck.validation import finite_array, lower_precision, unit_roundoff
 from fastcheck.verdict.verdict import BlockVerdict, Verdict, evaluate, worst_status
 from fastcheck.versions import versions
@@ -205,7 +207,7 @@ def _directions(subject: _Subject, settings: FunctionSettings) -> int | None:
     usual = MANY_DIRECTIONS if blocks <= FEW_BLOCKS else FEW_DIRECTIONS
     if settings.method == "directions":
         return usual
-    if settings.method == "components" or settings.shared.sampled:
+    if settings.method in ("components", "complex") or settings.shared.sampled:
         return None
     if settings.seconds is None:
         return usual if size > MOST_COMPONENTS else None
@@ -255,11 +257,7 @@ def _by_components(subject: _Subject, settings: FunctionSettings) -> Report:
     calibration = calibrate(
         box, subject.value, subject.noise, epsilon=settings.named_epsilon, seed=shared.seed
     )
-    running = replace(shared, jobs=shared.jobs or 1)
-
-    def run(work: Differences, title: str) -> list[Floats | None]:
-        return parallel.run(work, running, title)
-
+    first, guards = _first_look(subject, settings, calibration, indices)
     rounding = subject.gradient.rounding(subject.precision)
     given = Given(
         subject.gradient.vector,
@@ -269,7 +267,8 @@ def _by_components(subject: _Subject, settings: FunctionSettings) -> Report:
         settings.atol,
         settings.coarsest,
     )
-    check = check_components(box, given, calibration, indices, run)
+    check = check_components(box, given, calibration, first)
+    check = guarded(check, guards, settings.resolution)
     rules = replace(shared, tol=settings.asked)
     verdict = evaluate(subject.tree, given.gradient, check.approximation, None, rules)
     verdict, more = _resolved(verdict, check, calibration, settings)
@@ -284,6 +283,7 @@ def _by_components(subject: _Subject, settings: FunctionSettings) -> Report:
             *notes,
             *approximation.notes,
             *more,
+            *_guard_notes(guards),
             *_causes(verdict, given, check),
         ),
         coverage=coverage(subject.tree, given.gradient, approximation, verdict, shared),
@@ -302,6 +302,37 @@ def _pictures(
     from fastcheck.report.downsample import downsample
 
     return downsample(tree, gradient, approximation, None, rules)
+
+
+def _first_look(
+    subject: _Subject,
+    settings: FunctionSettings,
+    calibration: Calibration,
+    indices: Integers | None,
+) -> tuple[FirstLook, tuple[DirectionalTest, ...]]:
+    """Return the derivatives, and what guards those of the complex step."""
+    box, shared = subject.box, settings.shared
+    if settings.method != "complex":
+        running = replace(shared, jobs=shared.jobs or 1)
+
+        def run(work: Differences, title: str) -> list[Floats | None]:
+            return parallel.run(work, running, title)
+
+        return by_differences(box, calibration, indices, run), ()
+    first = by_complex_step(box, calibration)
+    count = settings.directions or FEW_DIRECTIONS
+    return first, guarded_blocks(box, first.values, calibration, count, shared.seed)
+
+
+def _guard_notes(guards: tuple[DirectionalTest, ...]) -> tuple[str, ...]:
+    """Say how finely the complex step was held to real differences."""
+    if not guards:
+        return ()
+    coarsest = max(guard.resolution for guard in guards)
+    return (
+        f"The complex step was held to real differences along {guards[0].given.size} random "
+        f"directions a block: a relative error of {figure(coarsest)} would have been seen.",
+    )
 
 
 def _causes(verdict: Verdict, given: Given, check: ComponentCheck) -> tuple[str, ...]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,14 @@ from fastcheck.methods.function.differences import (
     Differences,
     SecondLook,
     second_look,
-    spacing_steps,
 )
+from fastcheck.methods.function.directions import DirectionalTest
+from fastcheck.methods.function.first_look import FirstLook
 from fastcheck.model.approximation import Approximation, Kinks
 from fastcheck.types import Floats, Integers
 
-__all__ = ["ComponentCheck", "Given", "check_components"]
+__all__ = ["ComponentCheck", "Given", "check_components", "guarded"]
 
-Run = Callable[[Differences, str], list[Floats | None]]
-
-METHOD = "central differences"
 # Standard deviations that see an error with 99.9 %.
 SEEN = 3.1
 # What a step that the user named leaves is taken out where it is more than this share of tol.
@@ -86,46 +84,33 @@ class ComponentCheck:
 
 
 def check_components(
-    box: BlackBox, given: Given, calibration: Calibration, indices: Integers | None, run: Run
+    box: BlackBox, given: Given, calibration: Calibration, first: FirstLook
 ) -> ComponentCheck:
-    """Return central differences, what is left of their truncation, and kinks.
+    """Return derivatives, what is left of their truncation, and kinks.
 
     Parameters
     ----------
     box : BlackBox
     given : Given
     calibration : Calibration
-    indices : ndarray of int64, increasing, or None
-        The components; None for all.
-    run : callable
-        `run(work, title)` does the chunks of prepared work.
+    first : FirstLook
     """
-    every = np.arange(box.theta.size) if indices is None else indices
-    blocks = np.searchsorted(box.tree.offsets, every, side="right") - 1
-    steps = calibration.steps[blocks]
-    if not calibration.named:
-        steps = spacing_steps(box.theta[every], steps)
-    work = Differences(box, every, steps)
-    results = run(work, "differences")
-    level = work.gathered(results)
-    values, noise = level.slopes(), level.noise(calibration.noise)
-    first = _First(every, values, noise, calibration.truncations[blocks])
-    scale = _scales(box, given.gradient[every], values, blocks)
-    complete = all(result is not None for result in results)
+    blocks = np.searchsorted(box.tree.offsets, first.indices, side="right") - 1
+    scale = _scales(box, given.gradient[first.indices], first.values, blocks)
     look = _Look.nothing(first)
-    if complete:
-        look = _looked_again(box, work, given, calibration, first, scale)
-        look = _narrowed(box, work, given, calibration, first, look)
+    if first.complete:
+        look = _looked_again(box, given, calibration, first, scale)
+        look = _narrowed(box, given, calibration, first, look)
     allowance, hidden_noise, uncertainty = _allowed(given, first, look, scale)
     approximation = Approximation(
-        METHOD,
+        first.method,
         float(np.median(calibration.steps)),
-        indices,
-        values,
+        None if first.every else first.indices,
+        first.values,
         noise=hidden_noise,
         kinks=look.kinks,
-        complete=complete,
-        notes=_notes(look, values),
+        complete=first.complete,
+        notes=_notes(look, first.values),
         derivative=look.derivative,
         uncertainty=uncertainty,
         allowance=allowance,
@@ -135,14 +120,16 @@ def check_components(
     )
 
 
-@dataclass(frozen=True)
-class _First:
-    """The first look: arrays of shape (n,)."""
-
-    indices: Integers
-    values: Floats
-    noise: Floats
-    truncation: Floats
+def guarded(
+    check: ComponentCheck, guards: Sequence[DirectionalTest], limit: float
+) -> ComponentCheck:
+    """Return a check that has seen nothing where its guards tell less than `limit`."""
+    if not guards:
+        return check
+    sure = [guard.status == "agree" and guard.resolution <= limit for guard in guards]
+    known = [0.0 if agrees else math.inf for agrees in sure]
+    pairs = zip(check.resolutions, known, strict=True)
+    return replace(check, resolutions=tuple(max(pair) for pair in pairs))
 
 
 @dataclass(frozen=True)
@@ -157,7 +144,7 @@ class _Look:
     curvature: Floats
 
     @classmethod
-    def nothing(cls, first: _First) -> _Look:
+    def nothing(cls, first: FirstLook) -> _Look:
         """Return what the first look says."""
         size = first.values.size
         none, zero = np.zeros(size, bool), np.zeros(size)
@@ -189,10 +176,9 @@ def _tolerance(given: Given, at: Floats, values: Floats, scale: Floats) -> Float
 
 def _looked_again(
     box: BlackBox,
-    work: Differences,
     given: Given,
     calibration: Calibration,
-    first: _First,
+    first: FirstLook,
     scale: Floats,
 ) -> _Look:
     """Look again where the gradient does not agree, or the truncation is what could hide it."""
@@ -206,11 +192,22 @@ def _looked_again(
     look = _Look.nothing(first)
     if chosen.size == 0:
         return look
-    part = Differences(box, work.indices[chosen], work.steps[chosen])
+    part = Differences(box, first.indices[chosen], first.work.steps[chosen])
     found = second_look(
         box, part, at[chosen], tolerance[chosen], (calibration.noise, calibration.value)
     )
+    if first.exact:
+        chosen, found = _contradicted(first, found, chosen)
     return _merged(look, found, chosen, first, at[chosen])
+
+
+def _contradicted(
+    first: FirstLook, found: SecondLook, chosen: Integers
+) -> tuple[Integers, SecondLook]:
+    """Return the components whose differences are not what the first look said."""
+    bar = NOISE_FACTOR * first.noise[chosen] + found.bar + found.loose
+    kept = np.flatnonzero(~(np.abs(first.values[chosen] - found.derivative) <= bar) | found.kink)
+    return chosen[kept], found.at(kept)
 
 
 def _beyond(found: SecondLook, given: Floats) -> NDArray[np.bool_]:
@@ -221,7 +218,7 @@ def _beyond(found: SecondLook, given: Floats) -> NDArray[np.bool_]:
 
 
 def _merged(
-    look: _Look, found: SecondLook, chosen: Integers, first: _First, at_given: Floats
+    look: _Look, found: SecondLook, chosen: Integers, first: FirstLook, at_given: Floats
 ) -> _Look:
     """Put what the second look found in the place of the first."""
     derivative, noise = look.derivative.copy(), look.noise.copy()
@@ -245,10 +242,9 @@ def _merged(
 
 def _narrowed(
     box: BlackBox,
-    work: Differences,
     given: Given,
     calibration: Calibration,
-    first: _First,
+    first: FirstLook,
     look: _Look,
 ) -> _Look:
     """Average over steps where a block is not seen as finely as asked, or a component is in doubt.
@@ -258,7 +254,7 @@ def _narrowed(
     chosen = _unresolved(box, given, calibration, first, look)
     if chosen.size == 0:
         return look
-    part = Differences(box, work.indices[chosen], work.steps[chosen])
+    part = Differences(box, first.indices[chosen], first.work.steps[chosen])
     found = averaged(box, part, calibration.noise)
     at, target, bar, _ = (array[chosen] for array in _error_bars(given, first, look))
     bar = np.where(look.doubtful[chosen] & (np.abs(at - target) > bar), np.inf, bar)
@@ -277,7 +273,7 @@ def _narrowed(
 
 
 def _unresolved(
-    box: BlackBox, given: Given, calibration: Calibration, first: _First, look: _Look
+    box: BlackBox, given: Given, calibration: Calibration, first: FirstLook, look: _Look
 ) -> Integers:
     """Return the components whose error bars keep their block from being seen."""
     blocks = np.searchsorted(box.tree.offsets, first.indices, side="right") - 1
@@ -298,7 +294,9 @@ def _unresolved(
     return np.sort(wanted[np.argsort(-seen[wanted])][:most]).astype(np.int64)
 
 
-def _error_bars(given: Given, first: _First, look: _Look) -> tuple[Floats, Floats, Floats, Floats]:
+def _error_bars(
+    given: Given, first: FirstLook, look: _Look
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Return the gradient, the derivative, its bar, and the error that would have been seen."""
     at, target = given.gradient[first.indices], np.nan_to_num(look.derivative)
     kinks = look.kinks
@@ -310,7 +308,7 @@ def _error_bars(given: Given, first: _First, look: _Look) -> tuple[Floats, Float
 
 
 def _allowed(
-    given: Given, first: _First, look: _Look, scale: Floats
+    given: Given, first: FirstLook, look: _Look, scale: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Return what is allowed beside tol, the noise and the truncation that the verdict counts."""
     at = given.gradient[first.indices]
@@ -331,7 +329,7 @@ def _allowed(
 def _resolutions(
     box: BlackBox,
     given: Given,
-    first: _First,
+    first: FirstLook,
     look: _Look,
     blocks: Integers,
     calibration: Calibration,

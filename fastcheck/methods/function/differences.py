@@ -167,6 +167,10 @@ class SecondLook:
         bar = np.full(size, np.inf)
         return cls(nan, bar, doubtful, kink, nan.copy(), nan.copy(), *np.zeros((2, size)))
 
+    def at(self, chosen: Integers) -> SecondLook:
+        """Return what is known of some of the components."""
+        return SecondLook(**{name: values[chosen] for name, values in vars(self).items()})
+
 
 class _Ladder:
     """Central differences at one step after another, (n,) each, and what they come to."""
