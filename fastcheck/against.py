@@ -54,7 +54,7 @@ def gradcheck_against(
     ----------
     reference : mapping, nesting of arrays, or path
         The gradient in higher precision: arrays of NumPy, PyTorch or JAX, by name or in any nesting
-        of mappings and sequences; or a .npz or .safetensors file.
+        of mappings and sequences; or a .npz, .npy or .safetensors file.
     given : the same
         The gradient that is judged.
     baseline : the same, optional

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +250,60 @@ def test_the_libraries_files_are_read(tmp_path: Path) -> None:
     assert all(np.array_equal(opened[n].whole(), GOOD[n]) for n in GOOD)
 
 
+def same_values(opened: Any, arrays: Arrays) -> bool:
+    """Return whether files hold some arrays in bfloat16, piece by piece too."""
+    whole = all(np.array_equal(opened[n].whole(), arrays[n]) for n in arrays)
+    parts = all(
+        np.array_equal(opened[n].piece(1, 3), arrays[n].ravel()[1:3]) for n in ("wq", "bias")
+    )
+    return whole and parts and all(opened[n].precision == "bfloat16" for n in arrays)
+
+
+def test_files_that_jax_programs_write_are_read(tmp_path: Path) -> None:
+    jnp: Any = pytest.importorskip("jax.numpy")
+    flax: Any = pytest.importorskip("safetensors.flax")
+    arrays = {n: jnp.asarray(v, jnp.bfloat16) for n, v in GOOD.items()}
+    flax.save_file(arrays, tmp_path / "flax.safetensors")
+    np.savez(tmp_path / "stored.npz", **arrays)
+    np.savez_compressed(tmp_path / "packed.npz", **arrays)
+    for name in ("flax.safetensors", "stored.npz", "packed.npz"):
+        opened = open_arrays(tmp_path / name)
+        assert same_values(opened, GOOD), name
+        assert gradcheck_against(RIGHT, tmp_path / name, PLAIN).status == "agree"
+    np.save(tmp_path / "one.npy", arrays["wq"])
+    report = gradcheck_against(RIGHT["wq"], tmp_path / "one.npy", PLAIN["wq"])
+    assert report.status == "agree"
+    assert report.held_to.precision == "bfloat16"
+    np.save(tmp_path / "bad.npy", -np.asfortranarray(GOOD["wq"]))
+    assert gradcheck_against(RIGHT["wq"], tmp_path / "bad.npy", PLAIN["wq"]).status == "wrong"
+
+
+@pytest.mark.parametrize("size", [10**6, pytest.param(2 * 10**7, marks=pytest.mark.slow)])
+def test_files_are_judged_in_bounded_memory(tmp_path: Path, size: int) -> None:
+    random = np.random.default_rng(0)
+    right = random.standard_normal(size, np.float32).reshape(-1, 100)
+    np.savez(tmp_path / "ref.npz", w=right, v=right[:, 0])
+    bits = {"w": bfloat16(right), "v": bfloat16(right[:, 0])}
+    raw = {n: (v.view(np.uint32) >> 16).astype("<u2") for n, v in bits.items()}
+    write_safetensors(
+        tmp_path / "given.safetensors", {n: ("BF16", b.shape, b.tobytes()) for n, b in raw.items()}
+    )
+    script = (
+        "import resource, sys\n"
+        "from fastcheck import gradcheck_against\n"
+        "gradcheck_against({'w': [1.0, 2.0]}, {'w': [1.0, 2.0]}).to_html()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "report = gradcheck_against('ref.npz', 'given.safetensors')\n"
+        "report.to_html()\n"
+        "print(report.status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    command = [sys.executable, "-c", script]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    status, kilobytes = made.stdout.split()
+    assert status == "agree"
+    assert int(kilobytes) < 300_000
+
+
 @pytest.mark.parametrize("cut", [4, 40, 600])
 def test_a_damaged_file_is_refused(tmp_path: Path, cut: int) -> None:
     _, _, given = files(tmp_path)
@@ -318,7 +374,7 @@ def test_the_tightest_tolerance_passes_the_baseline_and_no_fault() -> None:
         (({"a": np.array([np.nan])}, {"a": np.ones(1)}), "NaN"),
         (({"a": np.ones(2)}, {"a": np.array(["x", "y"])}), "dtype"),
         (({"a": np.ones(2)}, {"a": np.ones(2)}, {"b": np.ones(2)}), "the baseline has no 'a'"),
-        (("gradients.txt", {"a": np.ones(2)}), "a .npz or .safetensors file"),
+        (("gradients.txt", {"a": np.ones(2)}), "a .npz, .npy or .safetensors file"),
     ],
 )
 def test_bad_input_is_refused(arguments: Any, said: str) -> None:

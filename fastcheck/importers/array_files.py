@@ -1,4 +1,4 @@
-"""Arrays in .npz and .safetensors files, mapped into memory instead of read."""
+"""Arrays in .npz, .npy and .safetensors files, read in pieces: never a whole file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import numpy as np
 
 from fastcheck.errors import InputError, damage_reported
 from fastcheck.importers.npz_reader import read_header, zip_entries
-from fastcheck.model.lazy_arrays import LazyArray, lazy, widened_bfloat16
+from fastcheck.model.lazy_arrays import LazyArray, widened_bfloat16
+from fastcheck.validation import precision_of
 
 __all__ = ["open_arrays"]
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 MAX_JSON_BYTES = 10**8
+RAW_BFLOAT16 = np.dtype("V2")  # what NumPy makes of JAX's bfloat16 in its own files
 SAFETENSORS_DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -34,7 +36,7 @@ def open_arrays(path: str | os.PathLike[str]) -> dict[str, LazyArray]:
     Parameters
     ----------
     path : str or path
-        A .npz or .safetensors file; arrays that are not compressed are mapped, not read.
+        A .npz, .npy or .safetensors file; arrays that are not compressed are read in pieces.
 
     Raises
     ------
@@ -42,9 +44,9 @@ def open_arrays(path: str | os.PathLike[str]) -> dict[str, LazyArray]:
         For another kind of file, one that is missing or damaged, and one without such arrays.
     """
     file = Path(path)
-    readers = {".npz": _npz, ".safetensors": _safetensors}
+    readers = {".npz": _npz, ".npy": _npy, ".safetensors": _safetensors}
     if file.suffix.lower() not in readers:
-        raise InputError(f"{file}", "a .npz or .safetensors file")
+        raise InputError(f"{file}", "a .npz, .npy or .safetensors file")
     if not file.is_file():
         raise InputError(f"no file {file}", f"a {file.suffix} file")
     with damage_reported(file.name, f"{file.suffix.lower()} file"):
@@ -64,7 +66,7 @@ def _npz(file: Path) -> dict[str, LazyArray]:
         }
     found = {}
     for name, header in headers.items():
-        if header.dtype.kind != "f":
+        if header.dtype.kind != "f" and header.dtype != RAW_BFLOAT16:
             continue
         if (
             entries[name].compress_type == zipfile.ZIP_STORED
@@ -72,7 +74,7 @@ def _npz(file: Path) -> dict[str, LazyArray]:
             and not header.fortran
         ):
             start = _data_offset(file, entries[name]) + header.start
-            found[name] = lazy(_mapped(file, header.dtype, start, header.shape), name)
+            found[name] = _stored(file, header.dtype, start, header.shape)
         else:
             found[name] = _compressed(file, name, header)
     return found
@@ -86,8 +88,21 @@ def _data_offset(file: Path, entry: zipfile.ZipInfo) -> int:
     return entry.header_offset + LOCAL_HEADER.size + int(fields[-2]) + int(fields[-1])
 
 
-def _mapped(file: Path, dtype: Any, offset: int, shape: tuple[int, ...]) -> Any:
-    return np.memmap(file, dtype, "r", offset, shape)
+def _stored(file: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> LazyArray:
+    """Return an array whose numbers lie one after the other from an offset of a file.
+
+    Pieces are read, not mapped: of a mapped file all that was seen stays in memory for a while.
+    """
+
+    def piece(start: int, stop: int) -> Any:
+        count, place = stop - start, offset + start * dtype.itemsize
+        with damage_reported(file.name, f"{file.suffix.lower()} file"):
+            values = np.fromfile(file, dtype, count, offset=place)
+            if values.size != count:
+                raise ValueError(f"{values.size:,} of {count:,} numbers")
+        return _widened(values)
+
+    return LazyArray(shape, _precision(dtype), piece)
 
 
 def _compressed(file: Path, name: str, header: Any) -> LazyArray:
@@ -98,12 +113,34 @@ def _compressed(file: Path, name: str, header: Any) -> LazyArray:
         if not kept:
             with damage_reported(f"{file.name}: {name}", ".npz file"), np.load(file) as archive:
                 kept.append(archive[name].reshape(-1))
-        values = kept[0][start:stop].astype(np.float64)
+        values = _widened(kept[0][start:stop])
         if stop >= header.count:
             kept.clear()
         return values
 
-    return LazyArray(header.shape, header.dtype.name, piece)
+    return LazyArray(header.shape, _precision(header.dtype), piece)
+
+
+def _npy(file: Path) -> dict[str, LazyArray]:
+    """Read a file of one array, which is called θ as an array without a name is."""
+    array: Any = np.load(file, mmap_mode="r", allow_pickle=False)
+    if array.dtype.kind != "f" and array.dtype != RAW_BFLOAT16:
+        return {}
+    if array.flags.c_contiguous and array.size:
+        return {"θ": _stored(file, array.dtype, array.offset, array.shape)}
+    flat = array.reshape(-1)
+    return {"θ": LazyArray(array.shape, _precision(array.dtype), lambda a, b: _widened(flat[a:b]))}
+
+
+def _precision(dtype: np.dtype[Any]) -> str:
+    return precision_of(dtype) if dtype.kind == "f" else "bfloat16"
+
+
+def _widened(values: Any) -> Any:
+    """Return float64 numbers; of bfloat16, which NumPy knows as raw bytes, too."""
+    if values.dtype.kind == "f":
+        return values.astype(np.float64)
+    return widened_bfloat16(np.ascontiguousarray(values).view("<u2"))
 
 
 def _safetensors(file: Path) -> dict[str, LazyArray]:
@@ -126,12 +163,5 @@ def _safetensors(file: Path) -> dict[str, LazyArray]:
         if 8 + length + stop > size:
             raise ValueError(f"{name} ends after {8 + length + stop:,} of {size:,} bytes")
         offset = 8 + length + start
-        flat: Any = _mapped(file, dtype, offset, (count,)) if count else np.zeros(0)
-        found[name] = _tensor(flat, shape, entry["dtype"])
+        found[name] = _stored(file, dtype, offset, shape)
     return found
-
-
-def _tensor(flat: Any, shape: tuple[int, ...], kind: str) -> LazyArray:
-    if kind == "BF16":
-        return LazyArray(shape, "bfloat16", lambda a, b: widened_bfloat16(flat[a:b]))
-    return LazyArray(shape, flat.dtype.name, lambda a, b: flat[a:b].astype(np.float64))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,15 +93,15 @@ def audit(
             continue
         for corruption, size in CORRUPTIONS.items():
             unseen[corruption][name] = _share(corruption, block, size, rtol, atol)
-        squares = sum(float(np.dot(p, p)) for p in _pieces(block))
+        squares = math.fsum(float(np.dot(p, p)) for p in _pieces(block))
         rms[name] = math.sqrt(squares / block.size)
         if name in baseline:
             tightest[name] = ROOM * _largest_error(block, baseline[name], rms[name])
     return ToleranceAudit(rtol, atol, unseen, tightest, rms)
 
 
-def _pieces(block: LazyArray) -> list[Floats]:
-    return [block.piece(k, min(k + PIECE, block.size)) for k in range(0, block.size, PIECE)]
+def _pieces(block: LazyArray) -> Iterator[Floats]:
+    return (block.piece(k, min(k + PIECE, block.size)) for k in range(0, block.size, PIECE))
 
 
 def _share(corruption: str, block: LazyArray, size: float, rtol: float, atol: float) -> float:
