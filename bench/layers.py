@@ -1,8 +1,11 @@
 """Layers with and without slips, and what `gradcheck_layer` and others say of them.
 
 `python -m bench.layers [seeds]` checks every layer of `examples/layers` right and with every slip,
-in float64, float32 and float16. The peers check the same passes: `torch.autograd.gradcheck`
-(slow and fast mode), JAX's `check_vjp`, the course's comparison of whole numerical arrays (cs231n:
+in float64, float32, float16 and bfloat16: there inputs, outputs and gradients are bfloat16, and
+float32 is computed in, as kernels do. Beside a reference, `gradcheck_against` judges the gradient
+in bfloat16 by that of the right pass in float64; the baseline is a right pass in float16
+arithmetic, stored in bfloat16. The peers check the same passes: `torch.autograd.gradcheck` (slow
+and fast mode), JAX's `check_vjp`, the course's comparison of whole numerical arrays (cs231n:
 `eval_numerical_gradient_array` and its relative error), and `allclose` with the tolerances of
 released libraries beside the right gradient.
 """
@@ -18,13 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_dtypes import bfloat16
 
-from fastcheck import gradcheck_layer
+from fastcheck import InputError, Report, gradcheck_against, gradcheck_layer
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 Inputs = dict[str, Any]
-PRECISIONS = ("float64", "float32", "float16")
+PRECISIONS = ("float64", "float32", "float16", "bfloat16")
+BESIDE = "fastcheck beside a reference, bfloat16"
+ONLY_BFLOAT16 = "fastcheck, forward in bfloat16 alone"
 NO_HALF = ("inverse", "cholesky")  # NumPy has no linear algebra in float16
 STEP = 1e-5  # cs231n
 COURSE_LIMIT = 1e-6
@@ -59,7 +65,37 @@ class Row:
 
 def cast(inputs: Inputs, dtype: str) -> Inputs:
     """Return inputs in a precision; integers stay."""
-    return {n: v.astype(dtype) if v.dtype.kind == "f" else v for n, v in inputs.items()}
+    kind = bfloat16 if dtype == "bfloat16" else dtype
+    real = [n for n, v in inputs.items() if v.dtype.kind == "f" or v.dtype == bfloat16]
+    return {n: v.astype(kind) if n in real else v for n, v in inputs.items()}
+
+
+def in_bfloat16(function: Callable[..., Any], *, alone: bool = False) -> Callable[..., Any]:
+    """Return a pass that computes bfloat16 in float32 and rounds what it returns.
+
+    Parameters
+    ----------
+    function : callable
+    alone : bool
+        Whether it does so with inputs in float64 and float32, too, as a kernel for bfloat16 alone.
+    """
+
+    def wide(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(wide, value))
+        narrow = getattr(value, "dtype", None) == bfloat16
+        return value.astype(np.float32) if narrow else value
+
+    def call(*arguments: Any) -> Any:
+        flat = [a for given in arguments for a in parts(given)]
+        narrow = alone or any(getattr(a, "dtype", None) == bfloat16 for a in flat)
+        made = function(*map(wide, arguments))
+        if not narrow:
+            return made
+        rounded = tuple(None if m is None else np.asarray(m).astype(bfloat16) for m in parts(made))
+        return rounded if isinstance(made, tuple) else rounded[0]
+
+    return call
 
 
 def cases(seeds: int) -> Iterator[tuple[str, str, Any, Any, Inputs, int]]:
@@ -105,10 +141,46 @@ def ours(dtype: str) -> Callable[..., tuple[str, set[str]]]:
     """Return a check by `gradcheck_layer` in a precision: status, and the inputs it names."""
 
     def check(right: Any, tried: Any, inputs: Inputs, seed: int) -> tuple[str, set[str]]:
-        report = gradcheck_layer(right.forward, tried.backward, cast(inputs, dtype), seed=seed)
-        return report.status, {b.parameter for b in report.blocks if b.verdict == "wrong"}
+        forward, backward = right.forward, tried.backward
+        if dtype == "bfloat16":
+            forward, backward = in_bfloat16(forward), in_bfloat16(backward)
+        return named(gradcheck_layer(forward, backward, cast(inputs, dtype), seed=seed))
 
     return check
+
+
+def named(report: Report) -> tuple[str, set[str]]:
+    """Return the status, and the inputs that are wrong."""
+    return report.status, {b.parameter for b in report.blocks if b.verdict == "wrong"}
+
+
+def alone(right: Any, tried: Any, inputs: Inputs, seed: int) -> tuple[str, set[str]]:
+    """Check a layer that rounds to bfloat16 whatever it is given."""
+    forward, backward = (in_bfloat16(f, alone=True) for f in (right.forward, tried.backward))
+    return named(gradcheck_layer(forward, backward, cast(inputs, "bfloat16"), seed=seed))
+
+
+def referred(right: Any, tried: Any, inputs: Inputs, seed: int) -> tuple[str, set[str]]:
+    """Hold the gradient in bfloat16 to that of the right pass in float64."""
+    low = cast(inputs, "bfloat16")
+    same = cast(low, "float64")
+    dout = tuple(d.astype(bfloat16) for d in map(np.asarray, parts(douts(right, inputs, seed))))
+
+    def gradients(backward: Any, dtype: str, at: Inputs) -> dict[str, Any]:
+        given = tuple(d.astype(bfloat16 if dtype == "bfloat16" else dtype) for d in dout)
+        made = backward(given if len(given) > 1 else given[0], *at.values())
+        pairs = zip(at, parts(made), strict=True)
+        return {n: g for n, g in pairs if g is not None}
+
+    reference = gradients(right.backward, "float64", same)
+    given = gradients(in_bfloat16(tried.backward), "bfloat16", low)
+    plain = gradients(right.backward, "float16", cast(same, "float16"))
+    baseline = {n: np.asarray(g).astype(bfloat16) for n, g in plain.items()}
+    try:
+        return named(gradcheck_against(reference, given, baseline, precision="bfloat16"))
+    except InputError:  # another shape
+        odd = {n for n in given if np.shape(given[n]) != np.shape(reference[n])}
+        return "wrong", odd
 
 
 def course(right: Any, tried: Any, inputs: Inputs, seed: int) -> tuple[str, set[str]]:
@@ -229,6 +301,7 @@ def checkers() -> dict[str, Callable[..., tuple[str, set[str]]]]:
     found: dict[str, Callable[..., tuple[str, set[str]]]] = {
         f"fastcheck, {dtype}": ours(dtype) for dtype in PRECISIONS
     }
+    found |= {ONLY_BFLOAT16: alone, BESIDE: referred}
     found["torch.autograd.gradcheck"] = torch_gradcheck(False)
     found["torch.autograd.gradcheck, fast"] = torch_gradcheck(True)
     found["JAX check_grads (reverse)"] = jax_check
@@ -244,12 +317,12 @@ def measured(seeds: int) -> dict[str, Row]:
         wrong = truly_wrong(right, tried, inputs, seed) if slip else set()
         for checker, check in checkers().items():
             row = rows[checker]
-            if name in NO_HALF and checker.endswith("float16"):
+            if name in NO_HALF and checker.endswith(("float16", "alone")):
                 (row.slips if slip else row.right)["not run"] += 1
                 continue
-            start = time.perf_counter()
+            start = time.process_time()
             status, named = check(right, tried, inputs, seed)
-            row.seconds += time.perf_counter() - start
+            row.seconds += time.process_time() - start
             (row.slips if slip else row.right)[status] += 1
             row.placed += bool(slip) and named == wrong
             if checker.startswith("fastcheck") and (status == "wrong") != bool(slip):
@@ -263,7 +336,7 @@ def table(rows: dict[str, Row]) -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     for name, row in rows.items():
         right, slips = (c.total() - c["not run"] for c in (row.right, row.slips))
-        unsure = row.right["cannot tell"] + row.slips["cannot tell"]
+        unsure = sum(c["cannot tell"] + c["vacuous"] for c in (row.right, row.slips))
         named = f"{row.placed} of {slips}" if row.placed else "no"
         yield (
             f"| {name} | {row.right['wrong']} of {right} | {row.slips['agree']} of {slips} | "

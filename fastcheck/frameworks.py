@@ -233,9 +233,17 @@ def check_torch_function(
     made = layer.forward(*detached.values())
     outputs = made if isinstance(made, tuple) else (made,)
     dout = cotangents(outputs, np.random.default_rng(0))
-    line = layer.combinations(dout, tuple(detached.values()), list(named))
-    lines = sorted((*report.contract, line), key=lambda entry: CONTRACT.index(entry.name))
-    return replace(report, contract=tuple(lines))
+    found = (tuple(detached.values()), list(named))
+    lines = {line.name: line for line in report.contract}
+    skip = options.get("skip", ())
+    for name, check in (
+        ("needed gradients", layer.combinations),
+        ("arguments unchanged", layer.twice),
+    ):
+        line = None if name in skip else check(dout, *found)
+        if line is not None:
+            lines[name] = line
+    return replace(report, contract=tuple(lines[name] for name in CONTRACT if name in lines))
 
 
 def check_jax_function(

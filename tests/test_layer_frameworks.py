@@ -112,6 +112,40 @@ class Square(Function):  # type: ignore[misc]
         return 2.0 * dout * x.detach()  # right once, not twice
 
 
+def spoiling(how: str) -> Any:
+    """Return tanh as a function whose backward spoils what forward saved."""
+
+    class Spoiling(Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            y = torch.tanh(x)
+            ctx.slope = 1 - y**2
+            ctx.save_for_backward(ctx.slope.clone())
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx: Any, dout: Any) -> Any:
+            (saved,) = ctx.saved_tensors
+            slope = saved if how == "saved tensor" else ctx.slope
+            found = dout * slope
+            if how:
+                slope.mul_(0.5)
+            return found
+
+    return Spoiling.apply
+
+
+@pytest.mark.parametrize("how", ["", "saved tensor", "attribute"])
+def test_a_second_backward_pass_of_one_graph(how: str) -> None:
+    report = check_torch_function(spoiling(how), (tensor(4),), seed=0)
+    assert broken(report) == ({"arguments unchanged"} if how else set())
+    assert report.gradient_status == "agree"
+    skipped = check_torch_function(
+        spoiling(how), (tensor(4),), seed=0, skip=["arguments unchanged"]
+    )
+    assert skipped.passed
+
+
 def test_second_order_of_a_torch_function() -> None:
     assert check_torch_function(torch.sin, (tensor(4),), order=2, seed=0).passed
     report = check_torch_function(Square.apply, (tensor(4),), order=2, seed=0)

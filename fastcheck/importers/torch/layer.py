@@ -116,6 +116,29 @@ class TorchLayer:
         by_place = dict(zip(self.needed, full[1:], strict=True))
         return (full[0], *(by_place.get(k) for k in range(len(inputs))))
 
+    def twice(self, dout: Any, inputs: tuple[Any, ...], names: list[str]) -> ContractLine | None:
+        """Compare two backward passes through one graph; None where that has only one."""
+        outputs, leaves = self._run(inputs, self.needed)
+        given = dout if isinstance(dout, tuple) else (dout,)
+        options = {"allow_unused": True, "retain_graph": True}
+        first = torch.autograd.grad(outputs, leaves, given, **options)
+        kept = [None if g is None else g.clone() for g in first]
+        text = "backward writes into what forward saved"
+        try:
+            second = torch.autograd.grad(outputs, leaves, given, **options)
+        except RuntimeError as error:
+            changed = "modified by an inplace operation" in str(error)
+            return ContractLine("arguments unchanged", "wrong", text) if changed else None
+        pairs = zip(self.needed, kept, second, strict=True)
+        wrong = [
+            names[k] for k, a, b in pairs if a is not None and b is not None and not _same(b, a)
+        ]
+        if not wrong:
+            return None
+        shown = ", ".join(f"d{name}" for name in wrong)
+        text = f"{shown} is another one at a second backward pass of one graph"
+        return ContractLine("arguments unchanged", "wrong", text)
+
     def combinations(self, dout: Any, inputs: tuple[Any, ...], names: list[str]) -> ContractLine:
         """Compare the gradients with those where fewer inputs require one."""
         name = "needed gradients"
