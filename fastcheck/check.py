@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from fastcheck.model.approximation import Approximation
 from fastcheck.model.cost import CostParts, compare_cost, cost_parts, user_cost
 from fastcheck.model.gradient import Gradient, read_gradient
 from fastcheck.model.network import PENALTIES, Batch, Network
+from fastcheck.model.taylor import TaylorTable
 from fastcheck.model.user_calls import Handed, call_on_copies
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, NetworkFacts, Report, RunFacts
 from fastcheck.report.plot_data import Pictures
@@ -51,6 +53,8 @@ class CheckOptions(SettingsOptions, total=False):
         Check again after so many gradient steps with the user's own gradient; 0 for none.
     learning_rate : float
         Of these steps; 0.1 unless told otherwise.
+    sweep : bool
+        Add a Taylor table: J along one direction at many steps, with rates.
     name : str
         What the report calls the problem.
     command : str
@@ -60,8 +64,12 @@ class CheckOptions(SettingsOptions, total=False):
     cost: float | Callable[[Network, Any, Any], Any] | None
     train_steps: int
     learning_rate: float
+    sweep: bool
     name: str
     command: str
+
+
+NOISE_SHARE = 2.0**-51  # of J: rounding in the forward pass
 
 
 @dataclass
@@ -268,6 +276,7 @@ def _check(task: _Task) -> Report:
         if approximation.method == "textbook":
             approximation = _second_look(network, batch, gradient.vector, approximation, settings)
     precision = settings.precision or gradient.precision
+    sweep = bool(task.options.get("sweep", False))
     comparison = _Comparison(network, batch, gradient.vector, approximation, settings, precision)
     with clock.part("comparison"), one_blas_thread():
         verdict, sigma = comparison.judged()
@@ -292,8 +301,28 @@ def _check(task: _Task) -> Report:
             *_kink_notes(verdict.whole.kinks),
         ),
         coverage=coverage(network.order, gradient.vector, approximation, verdict, settings),
+        taylor=_taylor(network, batch, gradient.vector, settings) if sweep else None,
         artist=partial(comparison.pictures, sigma),
     )
+
+
+def _taylor(network: Network, batch: Batch, gradient: Floats, settings: Settings) -> TaylorTable:
+    """Return J along one random direction at many steps."""
+    from fastcheck.methods.taylor import scaled_direction, taylor_table
+
+    u = scaled_direction(network.theta, [b.slice for b in network.order.blocks], settings.seed)
+    start = cost_parts(network, batch).total
+
+    def values(step: float) -> tuple[float, float]:
+        theta = network.theta + step * u
+        try:
+            cost = cost_parts(network.with_theta(theta), batch).total
+        except InputError:  # not finite so far from θ
+            cost = math.nan
+        return cost, float(gradient @ (theta - network.theta))
+
+    with one_blas_thread():
+        return taylor_table(values, start, float(gradient @ u), NOISE_SHARE * abs(start))
 
 
 def _approximate(

@@ -34,6 +34,7 @@ class FunctionOptions(TypedDict, total=False):
     blocks: Sequence[str] | None
     vectorized: bool
     reseed: Callable[[], Any] | None
+    sweep: bool
     sample: int | None
     detect: float | None
     seed: int
@@ -74,6 +75,8 @@ class FunctionSettings:
         f takes P values of θ, (P, …) in each leaf, and returns (P,).
     reseed : callable or None
         Called before each evaluation of f and of the gradient.
+    sweep : bool
+        Whether to add a Taylor table: J along one direction at many steps, with rates.
     shared : Settings
         Sample, seed, workers and what else means the same for a network.
     seed_given : bool
@@ -90,6 +93,7 @@ class FunctionSettings:
     blocks: Sequence[str] | None = None
     vectorized: bool = False
     reseed: Callable[[], Any] | None = None
+    sweep: bool = False
     shared: Settings = field(default_factory=Settings)
     seed_given: bool = False
 

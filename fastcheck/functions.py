@@ -26,13 +26,15 @@ from fastcheck.methods.function.calibration import (
 from fastcheck.methods.function.complex_step import guarded_blocks
 from fastcheck.methods.function.components import ComponentCheck, Given, check_components, guarded
 from fastcheck.methods.function.differences import Differences
-from fastcheck.methods.function.directions import DirectionalTest, Directions
+from fastcheck.methods.function.directions import DirectionalTest, Directions, Line
 from fastcheck.methods.function.first_look import FirstLook, by_complex_step, by_differences
 from fastcheck.methods.function.verdict import check_directions
+from fastcheck.methods.taylor import scaled_direction, taylor_table
 from fastcheck.model.approximation import Approximation
 from fastcheck.model.given_gradient import GivenGradient, read_gradient
 from fastcheck.model.parameter_tree import ParameterTree
 from fastcheck.model.purity import Watch, require_same, written_data
+from fastcheck.model.taylor import TaylorTable
 from fastcheck.report.data import CostFacts, HeldTo, MethodFacts, Report, RunFacts
 from fastcheck.report.plot_data import Pictures
 from fastcheck.report.sentences import number as figure
@@ -99,6 +101,8 @@ def gradcheck_function(
     subject = _read(box, gradient, settings, precision)
     _check_step(subject, settings)
     report = _checked(subject, settings, _directions(subject, settings))
+    if settings.sweep:
+        report = replace(report, taylor=_taylor(subject, report))
     _unchanged_at_the_end(subject)
     seconds = {"check": time.perf_counter() - start}
     run = RunFacts(versions(), settings.shared.jobs or 1, seconds, command)
@@ -120,6 +124,15 @@ def _checked(subject: _Subject, settings: FunctionSettings, count: int | None) -
     if noise <= NOISE_RISE * (report.held_to.noise or 0.0):
         return report
     return _measured(replace(subject, noise=noise), settings, count)
+
+
+def _taylor(subject: _Subject, report: Report) -> TaylorTable:
+    """Return J along one random direction at many steps."""
+    box, gradient = subject.box, subject.gradient.vector
+    blocks = [block.slice for block in subject.tree.blocks]
+    u = scaled_direction(box.theta, blocks, report.method.seed)
+    line = Line(box, gradient, 0, u)
+    return taylor_table(line.value, subject.value, float(gradient @ u), report.held_to.noise or 0.0)
 
 
 def _measured(subject: _Subject, settings: FunctionSettings, count: int | None) -> Report:

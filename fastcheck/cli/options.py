@@ -155,6 +155,10 @@ OPTIONS = [
         "(default: read from its arrays).",
     ),
     _settings(
+        CHECK, "--sweep", "",
+        "Add a Taylor table: J along a random direction at many steps, with the rates.",
+    ),
+    _settings(
         CHECK, "--train-steps", "K", "Check again after K gradient steps (default 0).", WHOLE
     ),
     _settings(CHECK, "--learning-rate", "X", "Of those steps.", REAL),

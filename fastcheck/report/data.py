@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from fastcheck.errors import printable
 from fastcheck.model.contract import ContractLine
+from fastcheck.model.taylor import TaylorTable
 from fastcheck.report.plot_data import Pictures
 from fastcheck.verdict.verdict import GRADES, BlockVerdict, ComponentVerdict, Verdict, worst_status
 
@@ -168,6 +169,8 @@ class Report:
         What the page draws; None until they are asked for.
     contract : tuple of ContractLine
         Of a layer: what holds beside the derivative.
+    taylor : TaylorTable or None
+        J along one direction at many steps, where it was asked for (`sweep=True`).
     artist : callable or None
         Makes the pictures, `artist(v_curve)`; kept only in the process that made the check.
     """
@@ -190,6 +193,7 @@ class Report:
     coverage: dict[str, Any] = field(default_factory=dict)
     pictures: Pictures | None = None
     contract: tuple[ContractLine, ...] = ()
+    taylor: TaylorTable | None = None
     artist: Callable[[bool], Pictures] | None = field(
         default=None, repr=False, compare=False, metadata={"plain": False}
     )

@@ -11,10 +11,13 @@ from fastcheck.report.diagnosis_sentences import findings, unexplained
 from fastcheck.report.sentences import (
     HEADLINES,
     MARKS,
+    TAYLOR_COLUMNS,
     all_notes,
     facts,
     number,
     shape,
+    taylor_rows,
+    taylor_sentence,
     verdict_sentence,
 )
 from fastcheck.verdict.verdict import BlockVerdict, ComponentVerdict
@@ -42,6 +45,9 @@ def _section(report: Report, heading: str) -> str:
     parts.append(_table(BLOCK_COLUMNS, [_block_row(block) for block in blocks]))
     if report.components:
         parts.append(_table(COMPONENT_COLUMNS, [_component_row(c) for c in report.components]))
+    if report.taylor is not None:
+        parts.append(_table(TAYLOR_COLUMNS, taylor_rows(report.taylor)))
+        parts.append(_escaped(taylor_sentence(report.taylor)))
     parts.append("\n".join(f"- **{label}**: {_escaped(text)}" for label, text in _remarks(report)))
     return "\n\n".join(part for part in parts if part)
 

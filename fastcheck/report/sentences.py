@@ -5,10 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from fastcheck.model.taylor import TaylorTable
 from fastcheck.report.data import TRUSTED, CostFacts, Report
 from fastcheck.verdict.verdict import NOT_CHECKED, VACUOUS, BlockVerdict
 
-__all__ = ["HEADLINES", "MARKS", "all_notes", "facts", "number", "shape", "verdict_sentence"]
+__all__ = [
+    "HEADLINES",
+    "MARKS",
+    "TAYLOR_COLUMNS",
+    "all_notes",
+    "facts",
+    "number",
+    "shape",
+    "taylor_rows",
+    "taylor_sentence",
+    "verdict_sentence",
+]
 
 HEADLINES = {
     "agree": "RIGHT",
@@ -290,3 +302,31 @@ def all_notes(report: Report) -> list[str]:
             f"the difference is {number(whole.literal_difference)}."
         )
     return notes
+
+
+TAYLOR_COLUMNS = ("h", "J(θ+hu)−J−h·g·u", "rate", "difference", "rate")
+
+
+def taylor_rows(taylor: TaylorTable) -> list[list[str]]:
+    """Return the figures of a Taylor table."""
+
+    def rate(value: float | None) -> str:
+        return "" if value is None else f"{round(value, 2) + 0.0:.2f}"  # no minus before 0
+
+    return [
+        [
+            number(row.step),
+            number(row.remainder),
+            rate(row.rate),
+            number(row.difference),
+            rate(row.difference_rate),
+        ]
+        for row in taylor.rows
+    ]
+
+
+def taylor_sentence(taylor: TaylorTable) -> str:
+    """Say what the rates of a Taylor table come to."""
+    if taylor.rate is None:
+        return "Noise hides the rate at every step."
+    return f"The remainder falls by h^{taylor.rate:.2f}: 2 if dθ is right, 1 if it is not."

@@ -15,15 +15,19 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fastcheck.model.taylor import TaylorTable
 from fastcheck.report.data import Report
 from fastcheck.report.diagnosis_sentences import findings, unexplained
 from fastcheck.report.sentences import (
     HEADLINES,
     MARKS,
+    TAYLOR_COLUMNS,
     all_notes,
     facts,
     number,
     shape,
+    taylor_rows,
+    taylor_sentence,
     verdict_sentence,
 )
 from fastcheck.verdict.verdict import NOT_CHECKED, VACUOUS, BlockVerdict, ComponentVerdict
@@ -133,6 +137,10 @@ def _details(report: Report, width: int, said: tuple[str, ...] = ()) -> Iterator
     if report.components:
         yield ""
         yield _component_table(_shown(report), width)
+    if report.taylor is not None:
+        yield ""
+        yield _taylor_table(report.taylor)
+        yield f"   {taylor_sentence(report.taylor)}"
     notes = [("note", note) for note in all_notes(report) if note not in said]
     if notes:
         yield ""
@@ -290,6 +298,16 @@ def _component_figures(component: ComponentVerdict) -> list[str]:
         f"{component.approximation:.8g}",
         "0/0" if math.isnan(ratio) else f"{ratio:.8g}",
     ]
+
+
+def _taylor_table(taylor: TaylorTable) -> RenderableType:
+    """Return one row for each step."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 3), header_style="dim")
+    for head in TAYLOR_COLUMNS:
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in taylor_rows(taylor):
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _interval(component: ComponentVerdict) -> str:

@@ -34,10 +34,13 @@ from fastcheck.report.plot_data import Pictures
 from fastcheck.report.sentences import (
     HEADLINES,
     MARKS,
+    TAYLOR_COLUMNS,
     all_notes,
     facts,
     number,
     shape,
+    taylor_rows,
+    taylor_sentence,
     verdict_sentence,
 )
 from fastcheck.verdict.rules import STATUSES
@@ -125,6 +128,9 @@ def _environment() -> Environment:
     environment.globals |= {
         "MARKS": MARKS,
         "HEADLINES": HEADLINES,
+        "TAYLOR_COLUMNS": TAYLOR_COLUMNS,
+        "taylor_rows": taylor_rows,
+        "taylor_sentence": taylor_sentence,
         "findings": findings,
         "unexplained": unexplained,
     }
