@@ -105,10 +105,23 @@ def test_the_shortfall_is_of_the_row_or_of_all_rows() -> None:
     close(factors, np.ones(M))
 
 
+def _alike_after_biases(Z: Any, b: Any) -> Any:
+    """Return how many samples lose the same digits of b, weighted with what is lost of b alone."""
+    binades, before = np.frexp(Z)[1], np.frexp(Z - b)[1]
+    weights = 0.5 ** np.maximum(binades - before, 0)
+    above = (b != 0.0) & (binades >= np.frexp(b)[1])
+    same = (binades[:, np.newaxis] == binades) | (np.abs(b) < 1e-20)
+    both = same & above[:, np.newaxis] & above
+    return weights * (both * weights).sum(axis=1)
+
+
 def test_sums_and_products_are_rounded() -> None:
     b, repeated, own = RNG.normal(size=N), 1.0 + RNG.random(N), np.empty((M, N))
+    b[:2] = 0.0, 1e-30
     kernels.rounded_sums(VALUES, b, repeated, (2.0, 3.0, 5.0), own)
-    close(own, (2.0 * (VALUES - b) ** 2 + 3.0 * VALUES**2 + 5.0 * b**2) * repeated)
+    often = np.maximum(repeated, _alike_after_biases(VALUES, b))
+    products = (2.0 * (VALUES - b) ** 2 + 5.0 * b**2) * repeated
+    close(own, products + 3.0 * VALUES**2 * often)
     delta = VALUES * SLOPE
     kernels.rounded_products(delta, b**2, repeated, 7.0, own)
     close(own, (b**2 * delta**2 + 7.0 * (delta != 0.0)) * repeated)

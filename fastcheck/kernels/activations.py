@@ -384,7 +384,8 @@ _ENTRIES = (
     ),
     Activation(
         "leaky_relu", _leaky_relu, _leaky_relu_difference,
-        lambda z, p: np.where(z > 0, 1.0, p), Evaluation(evaluation.linear_errors),
+        lambda z, p: np.where(z > 0, 1.0, p),
+        Evaluation(evaluation.linear_errors, constants=evaluation.linear_constants),
         kinks=(0.0,), parameter=0.01, piecewise_linear=True,
     ),
     Activation(

@@ -55,10 +55,14 @@ class Evaluation(NamedTuple):
         are exact.
     gated : bool
         Whether φ(z) is z times a gate, so that the gate's underflow is multiplied by z.
+    constants : callable or None
+        `p -> constants that multiply φ(z) for z ≤ 0 and for z > 0`: where a precision does not hold
+        one, its rounding is the same relative error in all samples.
     """
 
     errors: Callable[[Floats, Floats, float, Limits], tuple[Floats, Floats]] | None
     gated: bool = False
+    constants: Callable[[float], tuple[float, float]] | None = None
 
 
 Errors = tuple[Floats, Floats]
@@ -85,34 +89,46 @@ def linear_errors(Z: Floats, A: Floats, p: float, limits: Limits) -> Errors:
     return np.abs(A), np.where(Z > 0, 0.0, abs(p))
 
 
+def linear_constants(p: float) -> tuple[float, float]:
+    """The two slopes."""
+    return p, 1.0
+
+
 def exponential_errors(scale: float, alpha: float | None = None) -> Evaluation:
     """`α(e^z − 1)`, whose slope is `a + α`: absolute errors near α below zero."""
 
     def errors(Z: Floats, A: Floats, p: float, limits: Limits) -> Errors:
         below = scale * (p if alpha is None else alpha)
         above = 0.0 if scale == 1.0 else scale
-        return np.where(Z > 0, np.abs(A), below), np.where(Z > 0, above, below)
+        return np.where(Z > 0, np.abs(A), below), np.where(Z > 0, above, 1.5 * below)
 
-    return Evaluation(errors)
+    def constants(p: float) -> tuple[float, float]:
+        return scale * (p if alpha is None else alpha), scale
+
+    return Evaluation(errors, constants=constants)
 
 
 def sigmoid_errors(Z: Floats, A: Floats, p: float, limits: Limits) -> Errors:
     """`1/(1 + e^−z)`, `½(1 + tanh(z/2))`; `a(1 − a)`, `e^−z/(1 + e^−z)²`."""
-    value = np.maximum(A, 0.5)
-    return value + _lost(Z, A, limits), value + _lost(Z, A, limits, 2.0)
+    size = np.maximum(A, 0.5)
+    return 1.5 * size + _lost(Z, A, limits), size + _lost(Z, A, limits, 2.0)
 
 
 def tanh_errors(Z: Floats, A: Floats, p: float, limits: Limits) -> Errors:
-    """`2σ(2z) − 1`, a quotient of differences; `1 − a²`, `1/cosh²`."""
-    one = np.ones_like(Z)
-    return one, one
+    """`2σ(2z) − 1`, a quotient of differences; `1 − a²`, `1/cosh²`.
+
+    The first doubles the errors of σ, and the square doubles them again. Far out a is 1 and no
+    more is lost than the slope itself.
+    """
+    far = _certain(4.0 * _decay(2.0 * Z), limits)
+    return np.full_like(Z, 1.5), np.minimum(1.5 + 1.5 * A * A, far)
 
 
 def softplus_errors(Z: Floats, A: Floats, p: float, limits: Limits) -> Errors:
     """`log(1 + e^z)`, and z itself beyond a threshold; `σ(z)`, `1 − e^−a`."""
     left_out = np.where(Z > TORCH_THRESHOLD, _certain(_decay(Z), limits), 0.0)
     lost = _lost(Z, _decay(Z), limits)
-    return np.maximum(np.abs(A), 1.0) + left_out, 1.0 + left_out + lost
+    return 1.5 * np.maximum(np.abs(A), 1.0) + left_out, 1.3 + left_out + lost
 
 
 def silu_errors(Z: Floats, A: Floats, p: float, limits: Limits) -> Errors:
@@ -120,15 +136,15 @@ def silu_errors(Z: Floats, A: Floats, p: float, limits: Limits) -> Errors:
     size = np.abs(Z)
     near = np.minimum(size, FAR)
     lost = _lost(Z, (1.0 + size) * _decay(Z), limits)
-    value = np.where(Z > 0, size, 0.5 * near)
-    return value + lost, np.where(Z > 0, 1.0 + size, 0.5 * (1.0 + near)) + lost
+    value = 1.5 * np.where(Z > 0, size, 0.5 * near)
+    return value + lost, 1.0 + np.where(Z > 0, size, 0.5 * near) + lost
 
 
 def mish_errors(Z: Floats, A: Floats, p: float, limits: Limits) -> Errors:
     """`z·tanh(softplus(z))`; in the slope z meets `1 − tanh²`."""
     near = np.minimum(np.abs(Z), FAR)
     lost = _lost(Z, (1.0 + np.abs(Z)) * _decay(Z), limits)
-    return np.where(Z > 0, np.abs(Z), near) + lost, 1.0 + near + lost
+    return 1.5 * np.where(Z > 0, np.abs(Z), near) + lost, 1.5 + near + lost
 
 
 def gelu_errors(Z: Floats, A: Floats, p: float, limits: Limits) -> Errors:
@@ -153,7 +169,7 @@ def softsign_errors(Z: Floats, A: Floats, p: float, limits: Limits) -> Errors:
     rest = 1.0 / (1.0 + np.abs(Z))
     over = 2.0 * np.log1p(np.abs(Z)) > math.log(limits.largest) - NEAR_OVERFLOW
     lost = np.where(over, _certain(rest * rest, limits), 0.0)
-    return np.abs(A), 2.0 * rest + limits.u + lost
+    return 1.5 * np.abs(A), 2.0 * rest + limits.u + lost
 
 
 def residual_errors(Z: Floats, T: Floats, p: float, value: Floats, limits: Limits) -> Floats:

@@ -37,6 +37,7 @@ __all__ = [
 
 
 SEEN = 1024  # places for the values last seen in a row
+BINADES = 64  # above a bias that are told apart
 
 
 @scalar_kernel
@@ -257,18 +258,45 @@ def add_products(product: Singles, sizes: Floats, unit: float, least: float, sum
             sums[s, i] = total + least if total > 0.0 else total
 
 
+@scalar_kernel
+def _steps_above(z: float, b: float) -> int:
+    """How many binades z lies above b, at most the last of `BINADES`; −1 where it lies below."""
+    if b == 0.0:
+        return -1
+    return max(min(math.frexp(z)[1] - math.frexp(b)[1], BINADES - 1), -1)
+
+
+@scalar_kernel
+def _share_of_bias(z: float, b: float) -> float:
+    """How much of what adding b rounds off is of b alone: half for each digit of z − b in it."""
+    return 2.0 ** min(math.frexp(z - b)[1] - math.frexp(z)[1], 0)
+
+
 @array_kernel
 def rounded_sums(
     Z: Floats, b: Floats, repeated: Floats, shares: tuple[float, float, float], variance: Floats
 ) -> None:
-    """Write the variance of summing up z = (z − b) + b: shares of (z − b)², z² and b²."""
+    """Write the variance of summing up z = (z − b) + b: shares of (z − b)², z² and b².
+
+    Where z is larger than b the last digits of b are rounded off, the same ones in all samples
+    whose z is of one binade: their errors are equal as far as no digits of z − b go with them.
+    """
     of_product, of_sum, of_bias = shares
-    for s in range(Z.shape[0]):
-        for i in range(Z.shape[1]):
+    m, n = Z.shape
+    alike = np.zeros((n, BINADES))
+    for s in range(m):
+        for i in range(n):
+            steps = _steps_above(Z[s, i], b[i])
+            if steps >= 0:
+                alike[i, steps] += _share_of_bias(Z[s, i], b[i])
+    for s in range(m):
+        for i in range(n):
             z = Z[s, i]
-            product = z - b[i]
-            own = of_product * product * product + of_sum * z * z + of_bias * b[i] * b[i]
-            variance[s, i] = own * repeated[i]
+            product, steps, often = z - b[i], _steps_above(z, b[i]), repeated[i]
+            if steps >= 0:
+                often = max(often, _share_of_bias(z, b[i]) * alike[i, steps])
+            own = of_product * product * product + of_bias * b[i] * b[i]
+            variance[s, i] = own * repeated[i] + of_sum * z * z * often
 
 
 @array_kernel

@@ -19,7 +19,7 @@ from fastcheck.kernels.activations import Activation
 from fastcheck.kernels.evaluation_errors import Limits
 from fastcheck.kernels.rounding import add_kink_variance
 from fastcheck.model.network import ActivationSpec, LossSpec
-from fastcheck.rounding.precision import MEAN_SQUARE
+from fastcheck.rounding.precision import MEAN_SQUARE, Precision
 from fastcheck.types import Floats
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "kink_variance",
     "on_kinks",
     "output_gradient",
+    "rounded_constants",
     "second_derivative",
     "slope",
     "slope_by_side",
@@ -91,6 +92,18 @@ def underflow_growth(activation: ActivationSpec, Z: Floats) -> float | Floats:
     if activation.entry is None or activation.entry.evaluation.gated:
         return np.asarray((1.0 + np.abs(Z)) ** 2)
     return 1.0
+
+
+def rounded_constants(activation: ActivationSpec, Z: Floats, precision: Precision) -> Floats:
+    """Return the relative variance of φ(Z) that comes of constants which are rounded."""
+    entry = activation.entry
+    if entry is None or entry.evaluation.constants is None:
+        return np.zeros_like(Z)
+    below, above = (
+        0.0 if precision.holds(np.array([constant])) else MEAN_SQUARE
+        for constant in entry.evaluation.constants(activation.parameter)
+    )
+    return np.where(Z > 0.0, above, below)
 
 
 # Where |z − kink| is t·σ_z, the unit is on the other side with a chance of about exp(−t²/2)/2. The

@@ -18,7 +18,7 @@ __all__ = ["HALF_PRECISIONS", "rounds_every_addition"]
 
 HALF_PRECISIONS = ("float16", "bfloat16")
 # A block tells loops from libraries where ‖σ‖ of both are so many times apart, ...
-TIMES_APART = 4.0
+TIMES_APART = 2.5
 # ... and speaks for loops where its ‖error‖ is beyond so many times a library's ‖σ‖.
 BEYOND = 1.5
 

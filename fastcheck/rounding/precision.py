@@ -13,7 +13,7 @@ from fastcheck.kernels.rounding import count_repetitions
 from fastcheck.types import Floats
 from fastcheck.validation import unit_roundoff
 
-__all__ = ["MEAN_SQUARE", "Precision", "alike_in_sums", "repetitions"]
+__all__ = ["MEAN_SQUARE", "Precision", "alike_in_sums", "on_grid", "repetitions"]
 
 
 # Mean square of the relative error of one rounding, in units of u²: uniform within half a unit of
@@ -117,6 +117,10 @@ class Precision:
         """Variance of an underflow where values are given in units of `size`."""
         return max(min(self.underflow / max(size, 1e-300), 1e140) ** 2 / 3.0, MIN_VARIANCE)
 
+    def underflows_in_sum(self, terms: int, size: float) -> float:
+        """Variance of a sum of products that underflow: plain loops round each of them."""
+        return self.underflows(size) * (terms if self.loops else 1)
+
     def holds(self, values: Floats) -> bool:
         """Whether all values are numbers of this precision."""
         if self.name == "float64":
@@ -160,6 +164,22 @@ def repetitions(values: Floats, precision: Precision, size: float = 1.0) -> Floa
     values = np.ascontiguousarray(values)
     count_repetitions(values, _shuffled(m), step, precision.equal_bits, counts)
     return counts
+
+
+def on_grid(values: Floats, errors: Floats) -> Floats:
+    """Return values as far as a formula that makes such errors can tell them apart.
+
+    A sum of numbers near 1 that leaves a small value knows only multiples of its last bit: values
+    between two of them are rounded alike. Zeros alone become 0.
+
+    Parameters
+    ----------
+    values, errors : ndarray, shape (m, n)
+    """
+    steps = np.ldexp(1.0, np.frexp(errors)[1] - 1)
+    rounded = np.rint(values / steps) * steps
+    rounded = np.where(rounded == 0.0, 0.5 * steps, rounded)
+    return np.where((values == 0.0) | (errors == 0.0), values, rounded)
 
 
 def alike_in_sums(values: Floats, precision: Precision) -> Floats:

@@ -25,6 +25,7 @@ FIXED_PRECISIONS = {
     "curved": ("float64",),
     "raw features": ("float64", "float64", "float32"),
     "tiny residuals": ("float64", "float64", "float32"),
+    "fitted": ("float64", "float32", "float32", "float16", "bfloat16"),
 }
 
 

@@ -221,9 +221,10 @@ def shifted_softmax(z: Array) -> Array:
 
 
 def naive_softmax(z: Array) -> Array:
-    """Softmax of the rows as it stands."""
+    """Softmax of the rows as it stands; NaN where the sum overflows, as 0 is no rounding error."""
     e = np.exp(z)
-    return e / e.sum(axis=1, keepdims=True, dtype=z.dtype)
+    total = e.sum(axis=1, keepdims=True, dtype=z.dtype)
+    return e / np.where(np.isinf(total), np.nan, total)
 
 
 def log_softmax(z: Array) -> Array:

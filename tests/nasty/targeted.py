@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from tests.nasty.families import (
     KINK_PLACES,
@@ -14,11 +15,12 @@ from tests.nasty.families import (
     base,
     chance,
     decades,
+    outputs,
     pick,
     residuals,
     scaled,
 )
-from tests.nasty.network import KINKED, Nasty, named
+from tests.nasty.network import KINKED, Array, Nasty, named
 
 
 def output_kink(rng: Rng) -> Nasty:
@@ -98,6 +100,40 @@ def curved(rng: Rng) -> Nasty:
     return scaled(net, weights=decades(rng, -1, 1), inputs=decades(rng, -1, 1.5))
 
 
+def fitted(rng: Rng) -> Nasty:
+    """A last layer that is the least-squares fit: large residuals, and no gradient is left of them.
+
+    What rounding does to all samples alike is all that there is in the last layer's gradient.
+    """
+    net = base(
+        rng,
+        sizes=[int(rng.integers(1, 7)) for _ in range(int(rng.integers(3, 5)))],
+        m=int(pick(rng, (40, 239, 1000, 3000))),
+        losses=("squared_error", "mean_squared_error", "sigmoid_cross_entropy"),
+        output=("identity",),
+    )
+    net = replace(net, masks=None, l2=0.0, inputs=_common(rng, net.inputs))
+    if chance(rng, 0.3):  # hidden units far out, many of them with the same value
+        net = replace(net, weights=[*(6.0 * W for W in net.weights[:-1]), net.weights[-1]])
+    if chance(rng, 0.3):
+        net = replace(net, biases=[None] * net.depth)
+    hidden = replace(net, weights=net.weights[:-1], biases=net.biases[:-1])
+    known = np.column_stack([outputs(hidden), np.ones(net.m)])
+    noise = decades(rng, -5, 0) * rng.normal(size=net.targets.shape)
+    left = noise - known @ np.linalg.lstsq(known, noise, rcond=None)[0]
+    if net.loss[0] == "sigmoid_cross_entropy":
+        return replace(net, targets=np.clip(special.expit(outputs(net)) + 0.1 * left, 0.0, 1.0))
+    return replace(net, targets=outputs(net) + left)
+
+
+def _common(rng: Rng, X: Array) -> Array:
+    """Return inputs that samples have in common: nearly all of them, or some features, or none."""
+    nearly = X[:1] + decades(rng, -4, -1) * X
+    constant = np.where(rng.random(X.shape[1]) < 0.5, X[0], X)
+    binary = rng.integers(2, size=X.shape) * rng.normal(size=X.shape[1])
+    return pick(rng, (X, X, nearly, constant, binary))
+
+
 TARGETED: dict[str, Callable[[Rng], Nasty]] = {
     "output kink": output_kink,
     "output near kink": output_near_kink,
@@ -107,4 +143,5 @@ TARGETED: dict[str, Callable[[Rng], Nasty]] = {
     "large units": large_units,
     "tiny residuals": residuals,
     "curved": curved,
+    "fitted": fitted,
 }
