@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -425,3 +426,65 @@ def test_long_rows_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole.histograms == parts.histograms
     shown = cells_of(gradcheck_against(right, given), "d(v)")[0] == WRONG
     assert np.flatnonzero(shown).tolist() == [1234 // 24]
+
+
+GROSS = [said for said in FAULTS if "1.3" not in said and "1 component" not in said]
+
+
+@pytest.mark.parametrize("said", GROSS)
+def test_gross_errors_are_named_without_a_baseline(said: str) -> None:
+    name, change = FAULTS[said]
+    report = gradcheck_against(RIGHT, {**GOOD, name: change(GOOD)})
+    assert wrong_blocks(report) == [name]
+    assert any(n.startswith(f"{name}:") and said in n for n in report.notes), report.notes
+
+
+def heads(given: Arrays) -> Any:
+    made = np.array(given["wq"])
+    made[8:16] = 0
+    return made
+
+
+def test_a_head_is_named_in_either_way() -> None:
+    for plain in (PLAIN, None):
+        report = gradcheck_against(RIGHT, {**GOOD, "wq": heads(GOOD)}, plain)
+        assert any("only indices 8 to 15 of axis 0 are zero" in n for n in report.notes)
+
+
+OTHER = rounded(reference(99), 2)
+# Changes of which the shape tells nothing.
+NO_CAUSE: dict[str, Any] = {
+    "stale": lambda g, r: OTHER["wq"],
+    "sum of two steps": lambda g, r: g + OTHER["wq"],
+    "each by its own factor": lambda g, r: g * r.uniform(0.2, 2.0, g.shape),
+    "each row by its own factor": lambda g, r: g * r.uniform(0.2, 2.0, (32, 1)),
+    "another sign in half of the rows": lambda g, r: (
+        g * np.where(np.arange(32) % 2, 1, -1)[:, None]
+    ),
+    "another order of rows": lambda g, r: g[r.permutation(32)],
+    "squared": lambda g, r: g * np.abs(g),
+    "clipped": lambda g, r: np.clip(g, -0.3, 0.3),
+    "two heads, each its own way": lambda g, r: np.concatenate(
+        [-g[:8], g[8:24], 2 * g[24:]], axis=0
+    ),
+    "products in another order": lambda g, r: g @ np.roll(np.eye(32), 5, 0) @ g / 5,
+}
+
+
+@pytest.mark.parametrize("name", NO_CAUSE)
+@draws(few=3, all_of_them=30)
+def test_no_cause_is_claimed_that_the_shape_does_not_tell(name: str, seed: int) -> None:
+    given = np.asarray(NO_CAUSE[name](GOOD["wq"], np.random.default_rng(seed)))
+    for plain in (PLAIN, None):
+        report = gradcheck_against(RIGHT, {**GOOD, "wq": bfloat16(given)}, plain)
+        assert report.status != "agree"
+        told = [note for note in report.notes if note.startswith("wq: ")]
+        plain_words = r"wq: (its error is|off by|[\d,]+ components? (is|are) farther)"
+        assert all(re.match(plain_words, note) for note in told), told
+
+
+def test_a_head_is_not_all_where_the_rest_is_off_too() -> None:
+    both = np.concatenate([0 * GOOD["wq"][:8], 1.08 * GOOD["wq"][8:]])
+    report = gradcheck_against(RIGHT, {**GOOD, "wq": bfloat16(both)}, PLAIN)
+    assert report.status == "wrong"
+    assert not any("only indices" in note for note in report.notes)

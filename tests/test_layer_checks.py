@@ -45,6 +45,9 @@ def broken(report: Report) -> set[str]:
     return {entry.name for entry in report.contract if entry.status == "wrong"}
 
 
+NOT_ALWAYS = ("jvp", "needed gradients", "repeated indices", "sizes 0 and 1")
+
+
 def check(forward: Any, backward: Any, inputs: Any = INPUTS, **options: Any) -> Report:
     return gradcheck_layer(forward, backward, inputs, **{"seed": 0, **options})
 
@@ -55,7 +58,7 @@ def test_a_right_layer_agrees_and_keeps_its_contract(dtype: Any) -> None:
     assert report.status == "agree", report
     assert [block.name for block in report.blocks] == ["dx", "dw", "db"]
     kept = [entry.name for entry in report.contract]
-    assert kept == [n for n in CONTRACT if n not in ("jvp", "needed gradients", "repeated indices")]
+    assert kept == [n for n in CONTRACT if n not in NOT_ALWAYS]
     assert report.whole.resolution is not None
     assert report.whole.resolution < 1e-5
 
@@ -266,6 +269,44 @@ def test_one_zero_block_among_others_is_right() -> None:
         return dout, dout * (w > 5.0)
 
     assert check(relu_of_minus_one, its_backward, {"x": X, "w": np.abs(X)}).status == "agree"
+
+
+def of_size(seed: int, size: int = 6) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    return {"x": random.normal(size=(size, 4)), "w": W, "b": B}
+
+
+def divides_by_the_rest(dout: Any, x: Any, w: Any, b: Any) -> Any:
+    dx, dw, db = backward(dout, x, w, b)
+    return dx, dw, db * (len(x) - 1) / np.float64(len(x) - 1)
+
+
+def needs_a_row(dout: Any, x: Any, w: Any, b: Any) -> Any:
+    assert x[0].size
+    return backward(dout, x, w, b)
+
+
+def adds_where_empty(dout: Any, x: Any, w: Any, b: Any) -> Any:
+    dx, dw, db = backward(dout, x, w, b)
+    return dx, dw, db + (len(x) == 0)
+
+
+SIZES: dict[str, Any] = {
+    "": backward,
+    "db holds NaN or infinity at size 1": divides_by_the_rest,
+    "backward raises IndexError at size 0": needs_a_row,
+    "db is not the gradient at size 0": adds_where_empty,
+}
+
+
+@pytest.mark.parametrize("said", SIZES)
+def test_sizes_0_and_1_of_an_input_factory(said: str) -> None:
+    with np.errstate(invalid="ignore"):
+        report = check(forward, SIZES[said], of_size, tries=1)
+        plain = check(forward, SIZES[said], lambda seed=0: of_size(seed), tries=1)
+    assert report.status == ("wrong" if said else "agree"), report
+    assert line(report, "sizes 0 and 1").text == said
+    assert plain.passed
 
 
 def test_inputs_may_be_a_function_of_a_seed() -> None:

@@ -29,6 +29,8 @@ NAMED_FACTORS = {
 }
 CLOSE_FACTOR = 1e-3
 FACTOR_SIGMAS = 4.0
+BIAS_SHARE = 0.5  # of the misfit, that a factor is known to no better
+HIT_SHARE = 2.0  # times what rounding explains of an index of an axis
 FULL_BOX = 0.8  # share of wrong components in a box that is wrong as a whole
 MAX_BOX = 0.5  # share of an axis that is still a part of it
 
@@ -129,16 +131,27 @@ def _cause(pair: Pair) -> str:
 
 def _factor(pair: Pair) -> str:
     """Return the one number that all components are off by."""
-    if np.count_nonzero(np.abs(pair.right) > 10.0 * np.asarray(pair.allowed)) < MIN_SIZE - 1:
+    if _independent(pair) < MIN_SIZE - 1:
         return ""
     factor = float(np.vdot(pair.right, pair.given)) / float(np.vdot(pair.right, pair.right))
     if not pair.is_given(factor * pair.right):
         return ""
-    size = float(np.linalg.norm(pair.right)) * np.sqrt(pair.right.size)
-    doubt = max(CLOSE_FACTOR, FACTOR_SIGMAS * pair.misfit(factor * pair.right) / size)
+    misfit = pair.misfit(factor * pair.right) / float(np.linalg.norm(pair.right))
+    # Rounding has a bias of its own, so that a factor is known no better than to a share of it.
+    doubt = max(CLOSE_FACTOR, FACTOR_SIGMAS * misfit / np.sqrt(pair.right.size))
+    doubt = max(doubt, BIAS_SHARE * misfit)
     near = [t for v, t in NAMED_FACTORS.items() if abs(factor - v) < doubt * max(1.0, abs(v))]
     digits = 3 if doubt > CLOSE_FACTOR else 4
     return near[0] if near else f"every component is {factor:.{digits}g} times what it should be"
+
+
+def _independent(pair: Pair) -> float:
+    """Return how many components tell a factor: one alone always has one."""
+    if pair.norm is None:
+        return float(np.count_nonzero(np.abs(pair.right) > 10.0 * np.asarray(pair.allowed)))
+    squares = pair.right**2
+    fourth = float(np.sum(squares**2))
+    return float(np.sum(squares)) ** 2 / fourth if fourth > 0.0 else 0.0
 
 
 def _step(pair: Pair) -> str:
@@ -212,20 +225,20 @@ def _changed(pair: Pair) -> str:
 
 def _local(pair: Pair) -> str:
     """Return the row, column or tile that all wrong components lie in."""
-    wrong = pair.wrong
-    if wrong.ndim == 0 or not wrong.any():
+    hits = [_hits(pair, axis) for axis in range(pair.given.ndim)]
+    if not hits or not all(hit.any() for hit in hits):
         return ""
-    box: list[slice] = []
-    for axis in range(wrong.ndim):
-        hit = np.flatnonzero(wrong.any(axis=tuple(k for k in range(wrong.ndim) if k != axis)))
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    place = tuple(box)
+    ends = [np.flatnonzero(hit)[[0, -1]].tolist() for hit in hits]
+    box = [slice(first, last + 1) for first, last in ends]
     narrow = [
         axis
-        for axis, part in enumerate(box)
-        if part.stop - part.start <= MAX_BOX * wrong.shape[axis] and wrong.shape[axis] > 1
+        for axis, (hit, part) in enumerate(zip(hits, box, strict=True))
+        if part.stop - part.start <= MAX_BOX * hit.size and hit.size > 1
     ]
-    if not narrow or np.mean(wrong[place]) < FULL_BOX or wrong[place].size < 2:
+    if pair.norm is not None:  # along other axes nothing is told of a few indices
+        box = [part if k in narrow else slice(0, hits[k].size) for k, part in enumerate(box)]
+    place = tuple(box)
+    if not narrow or pair.given[place].size < 2 or not _fills(pair, place, hits, narrow):
         return ""
     inside = pair.at(place)
     why = "zero" if not np.any(inside.given) else _factor(inside) or "wrong"
@@ -233,6 +246,26 @@ def _local(pair: Pair) -> str:
     several = any(box[axis].stop - box[axis].start > 1 for axis in narrow)
     verb = "are" if several else "is"
     return f"only {_place(box, narrow)} {verb} {'wrong: ' + why if ' ' in why else why}"
+
+
+def _hits(pair: Pair, axis: int) -> Booleans:
+    """Return at which indices of an axis something is wrong."""
+    others = tuple(k for k in range(pair.given.ndim) if k != axis)
+    if pair.norm is None:
+        return np.asarray(pair.wrong.any(axis=others))
+    squares = np.sum((pair.given - pair.right) ** 2, axis=others)
+    return np.asarray(np.sqrt(squares) > HIT_SHARE * pair.norm / np.sqrt(max(squares.size, 1)))
+
+
+def _fills(pair: Pair, place: tuple[slice, ...], hits: list[Booleans], narrow: list[int]) -> bool:
+    """Return whether a box is wrong all over, and nothing else is."""
+    if pair.norm is None:
+        return bool(np.mean(pair.wrong[place]) >= FULL_BOX)
+    rest = pair.given - pair.right
+    error = float(np.linalg.norm(rest))
+    rest[place] = 0.0
+    full = all(np.mean(hits[axis][place[axis]]) >= FULL_BOX for axis in narrow)
+    return full and float(np.linalg.norm(rest)) <= min(pair.norm, MAX_NORM_SHARE * error)
 
 
 def _place(box: list[slice], narrow: list[int]) -> str:

@@ -15,8 +15,9 @@ from fastcheck.layers.kind_checks import line_of_kinds
 from fastcheck.layers.options import LayerOptions, LayerSettings
 from fastcheck.layers.other_inputs import forward_mode, lines_at_other_inputs
 from fastcheck.layers.problem import LayerProblem
+from fastcheck.layers.size_checks import line_of_sizes
 from fastcheck.methods.contract import Subject, cast, contract_lines, misshapen
-from fastcheck.model.contract import CONTRACT
+from fastcheck.model.contract import CONTRACT, ContractLine
 from fastcheck.model.layer import (
     Layer,
     Values,
@@ -59,7 +60,8 @@ def gradcheck_layer(
         each input of floating-point numbers), None where there is none; or a mapping by name.
     inputs : mapping, sequence of inputs, array, or callable
         NumPy, PyTorch or JAX arrays, real or complex. Integers (indices, labels) are not perturbed.
-        A callable `inputs(seed)` returns them; it is tried with several seeds.
+        A callable `inputs(seed)` returns them; it is tried with several seeds, and where it has a
+        parameter `size` with sizes 0 and 1.
     **options
         `saved`; `order=2` with `double_backward(ddx, dout, *inputs)`; `jvp(tangents, *inputs)`,
         held against the same differences; `tries`, the number of seeds; `kinds`, which other kinds
@@ -97,9 +99,18 @@ def gradcheck_layer(
         for seed, made in _tried_inputs(forward, inputs, settings)
     ]
     report = _best(reports)
+    if "sizes 0 and 1" not in settings.skip:
+        line = line_of_sizes(forward, backward, inputs, settings)
+        report = report if line is None else _with_line(report, line)
     if settings.order == 2:
         report = _with_second_order(report, forward, backward, inputs, settings)
     return report
+
+
+def _with_line(report: Report, line: ContractLine) -> Report:
+    """Return a report with one more line of the contract."""
+    lines = sorted((*report.contract, line), key=lambda one: CONTRACT.index(one.name))
+    return replace(report, contract=tuple(lines))
 
 
 def _tried_inputs(

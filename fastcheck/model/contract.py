@@ -20,6 +20,7 @@ CONTRACT = (
     "repeated indices",
     "at another point",
     "other kinds of inputs",
+    "sizes 0 and 1",
     "precision",
     "jvp",
 )
