@@ -136,6 +136,36 @@ def test_vectorized_gives_the_same_verdict_with_few_calls() -> None:
     assert gradcheck_function(f, 1.01 * (A @ X), theta, vectorized=True).status == "wrong"
 
 
+def test_a_vectorized_function_that_writes_into_theta_is_named() -> None:
+    def f(thetas: Any) -> Any:
+        made = 0.5 * np.einsum("pi,ij,pj->p", thetas, A, thetas)
+        thetas[:, 2] *= 1.0 + 1e-9
+        return made
+
+    with pytest.raises(InputError, match=r"changes its argument \(θ\[2\]\)"):
+        gradcheck_function(f, A @ X, np.array(X), vectorized=True)
+
+
+def test_a_vectorized_function_may_return_a_view_and_needs_many_batches() -> None:
+    weights = np.random.default_rng(1).normal(size=4000)
+
+    def first(thetas: Any) -> Any:
+        return thetas[:, 0]
+
+    def many(thetas: Any) -> Any:
+        assert thetas.nbytes <= 2_000_000
+        return np.sin(thetas) @ weights
+
+    theta = np.random.default_rng(2).normal(size=4000)
+    slope = np.zeros(4000)
+    slope[0] = 1.0
+    assert gradcheck_function(first, slope, theta, vectorized=True).status == "agree"
+    g = weights * np.cos(theta)
+    assert gradcheck_function(many, g, theta, vectorized=True, sample=500).status == "agree"
+    g[::7] *= 1.01
+    assert gradcheck_function(many, g, theta, vectorized=True, sample=500).status == "wrong"
+
+
 def test_what_a_gradient_changes_is_named() -> None:
     state = {"shift": 0.0}
 

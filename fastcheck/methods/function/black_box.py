@@ -20,7 +20,8 @@ __all__ = ["BlackBox"]
 FAST_TYPES = (float, np.float64)
 # What a function raises outside of its domain, where a step was too wide.
 DOMAIN_ERRORS = (ArithmeticError, ValueError, np.linalg.LinAlgError, RuntimeWarning)
-BATCH_BYTES = 3.2e7  # of the θ's that a vectorized function gets at once
+# Of the θ's that a vectorized function gets at once: more of them leave the processor's caches.
+BATCH_BYTES = 2e6
 LEAST_BATCH = 2
 
 
@@ -87,8 +88,13 @@ class BlackBox:
             NaN where f is not defined.
         """
         if self.vectorized:
-            spots = [(slice(start, start + values.size), values) for values in contents]
-            return self._in_batches(spots)
+            stop = start + contents[0].size
+
+            def put(rows: Floats, part: slice, back: bool) -> None:
+                for row, values in zip(rows, contents[part], strict=True):
+                    row[start:stop] = self.theta[start:stop] if back else values
+
+            return self._in_batches(len(contents), put)
         workspace = self._workspace()
         with np.errstate(all="ignore"):
             found = [workspace.moved(start, values) for values in contents]
@@ -110,12 +116,14 @@ class BlackBox:
             NaN where f is not defined.
         """
         if self.vectorized:
-            spots = [
-                (slice(i, i + 1), place)
-                for i, row in zip(indices.tolist(), places, strict=True)
-                for place in row[:, None]
-            ]
-            return self._in_batches(spots).reshape(places.shape)
+            columns, flat = np.repeat(indices, places.shape[1]), places.ravel()
+            numbers = np.arange(flat.size)
+
+            def put(rows: Floats, part: slice, back: bool) -> None:
+                at = columns[part]
+                rows[numbers[: at.size], at] = self.theta[at] if back else flat[part]
+
+            return self._in_batches(flat.size, put).reshape(places.shape)
         workspace = self._workspace()
         with np.errstate(all="ignore"):
             found = workspace.components(indices.tolist(), places.tolist())
@@ -134,24 +142,42 @@ class BlackBox:
             found = self._local.workspace = _Workspace(self)
         return found
 
-    def _in_batches(self, spots: Sequence[tuple[slice, Floats]]) -> Floats:
-        """Return f at many points, as many at once as the memory has room for."""
-        size = max(LEAST_BATCH, int(BATCH_BYTES // (8 * self.theta.size)))
-        found = []
-        for first in range(0, len(spots), size):
-            part = spots[first : first + size]
-            vectors = np.repeat(self.theta[None], len(part), axis=0)
-            for row, (place, values) in zip(vectors, part, strict=True):
-                row[place] = values
+    def _in_batches(self, count: int, put: Callable[[Floats, slice, bool], None]) -> Floats:
+        """Return f at many points, as many at once as the caches have room for.
+
+        Parameters
+        ----------
+        count : int
+        put : callable
+            `put(rows, part, back)` makes rows of θ some of the points, or θ again.
+        """
+        size = min(count, max(LEAST_BATCH, int(BATCH_BYTES // (8 * self.theta.size))))
+        vectors, found = self._rows(size), []
+        for first in range(0, count, size):
+            part = slice(first, min(first + size, count))
+            rows = vectors[: part.stop - first]
+            put(rows, part, False)
             with np.errstate(all="ignore"):
-                found.append(self._batch(vectors))
+                found.append(self._batch(rows))
+            put(rows, part, True)
+        # One comparison for all batches: an f that writes is seen by what it leaves behind.
+        if not np.array_equal(vectors, np.broadcast_to(self.theta, vectors.shape)):
+            self._check_unchanged(vectors[np.argmax((vectors != self.theta).any(axis=1))])
         return np.concatenate(found)
+
+    def _rows(self, size: int) -> Floats:
+        """Return at least one worker's own copies of θ, as many as asked for."""
+        kept: Floats | None = getattr(self._local, "rows", None)
+        if kept is None or len(kept) < size:
+            kept = self._local.rows = np.repeat(self.theta[None], size, axis=0)
+        return kept[:size]
 
     def _batch(self, vectors: Floats) -> Floats:
         """Return f at the rows of (P, N)."""
         raw = self._called(self.tree.form_of(vectors))
         self.evaluations += len(vectors) - 1
-        values = np.asarray(raw.detach().cpu() if hasattr(raw, "detach") else raw, np.float64)
+        # A copy: what f returns may be a view into θ.
+        values = np.array(raw.detach().cpu() if hasattr(raw, "detach") else raw, np.float64)
         if values.shape != (len(vectors),):
             raise InputError(
                 f"f returned shape {values.shape} for {len(vectors)} values of θ",
