@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from examples.layers import module
 from fastcheck import InputError, Report, gradcheck_layer
 from fastcheck.model.contract import CONTRACT
 from fastcheck.report.plot_data import UNCHECKED, unpacked
@@ -337,6 +338,16 @@ def test_saved_values_several_outputs_and_none() -> None:
     assert [b.parameter for b in report.blocks] == ["x"]
 
 
+def test_a_gradient_of_none_is_said() -> None:
+    def without_b(dout: Any, x: Any, w: Any, b: Any) -> Any:
+        dx, dw, _ = backward(dout, x, w, b)
+        return dx, dw, None
+
+    report = check(forward, without_b)
+    assert report.passed
+    assert "backward returns None for b: not checked." in report.notes
+
+
 def test_a_backward_that_writes_into_what_was_saved() -> None:
     def save(x: Any) -> Any:
         y = np.tanh(x)
@@ -449,6 +460,13 @@ def test_a_piecewise_linear_layer_agrees(seed: int) -> None:
     assert check(relu_layer, relu_backward, inputs, seed=seed).status == "agree"
 
 
+@pytest.mark.parametrize("seed", [2, 5])
+def test_what_wide_steps_cannot_tell_is_told_by_narrow_ones(seed: int) -> None:
+    layer = module("cholesky")
+    inputs = layer.inputs(seed)
+    assert check(layer.forward, layer.backward, inputs, seed=seed).status == "agree"
+
+
 def test_inputs_on_a_kink_are_accepted() -> None:
     x = np.array([0.0, 0.0, 1.0, -1.0, 0.0])
     for slope in (0.0, 1.0):
@@ -463,8 +481,13 @@ def test_inputs_on_a_kink_are_accepted() -> None:
 
 def test_an_overflow_in_half_precision_is_no_broken_contract() -> None:
     x = np.full(4, 100.0, np.float16)
-    report = check(lambda x: x**2, lambda d, x: d * x * np.float16(200), {"x": x}, seed=1)
-    assert "linear in dout" not in broken(report)  # 16·dout overflows
+    for backward in (
+        lambda d, x: d * x * np.float16(200),
+        lambda d, x: d * x * np.float16(300) - d * x * np.float16(298),
+    ):
+        with np.errstate(all="ignore"):
+            report = check(lambda x: x**2, backward, {"x": x}, seed=1)
+        assert "linear in dout" not in broken(report)  # 16·dout overflows, to NaN in the second
 
 
 def test_a_gradient_of_nan_is_one_broken_line() -> None:
