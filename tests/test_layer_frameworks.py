@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,7 @@ def test_integers_and_complex_numbers_in_jax() -> None:
     assert check_jax_function(lambda z: z**2, (z,), seed=0).passed
 
 
+@cache
 def gpt_gradients(dtype: Any, *, fused: bool, seed: int) -> dict[str, Any]:
     """Return the gradients of a small transformer, with attention fused or written out."""
     nn, functional = torch.nn, torch.nn.functional
@@ -272,3 +274,35 @@ def test_a_transformer_in_low_precision_beside_float64(dtype: Any, seed: int) ->
         report = gradcheck_against(reference, wrong, plain)
         named = [b.parameter for b in report.blocks if b.verdict == "wrong"]
         assert named == ["q.weight", "k.weight"]
+
+
+def without_rows(first: int, stop: int) -> Any:
+    def change(gradient: Any) -> Any:
+        made = gradient.clone()
+        made[first:stop] = 0
+        return made
+
+    return change
+
+
+# A block, what is done to its gradient, and the cause that is named.
+GPT_SLIPS: dict[str, tuple[str, Any, str]] = {
+    "sign": ("out.weight", lambda g: -g, "its sign is wrong"),
+    "one head": ("v.weight", without_rows(8, 16), "only indices 8 to 15 of axis 0 are zero"),
+    "factor": ("down.weight", lambda g: 1.25 * g, "every component is 1.25 times"),
+    "transposed": ("q.weight", lambda g: g.T.contiguous(), "it is transposed"),
+    "doubled": ("tokens.weight", lambda g: 2 * g, "it is doubled"),
+    "zero": ("norm2.bias", lambda g: 0 * g, "it is zero"),
+    "shifted": ("head.weight", lambda g: g.roll(1, 0), "shifted by one along axis 0"),
+}
+
+
+@pytest.mark.parametrize("slip", GPT_SLIPS)
+def test_slips_in_a_transformer_are_named(slip: str) -> None:
+    name, change, cause = GPT_SLIPS[slip]
+    reference = gpt_gradients(torch.float64, fused=False, seed=2)
+    given = gpt_gradients(torch.bfloat16, fused=True, seed=2)
+    baseline = gpt_gradients(torch.bfloat16, fused=False, seed=2)
+    report = gradcheck_against(reference, {**given, name: change(given[name])}, baseline)
+    assert [b.parameter for b in report.blocks if b.verdict == "wrong"] == [name]
+    assert any(note.startswith(f"{name}: ") and cause in note for note in report.notes)
