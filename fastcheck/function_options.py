@@ -16,7 +16,7 @@ __all__ = ["FUNCTION_METHODS", "FunctionOptions", "FunctionSettings"]
 FUNCTION_METHODS = ("auto", "components", "directions", "complex")
 DEFAULT_TOL = 1e-7
 SECONDS = {"": 1.0, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
-DURATION = re.compile(r"\s*([0-9.eE+-]+?)\s*([a-z]*)\s*")
+DURATION = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([a-z]*)\s*")
 # Those of `Settings` that mean the same for a function.
 SHARED = ("sample", "detect", "seed", "jobs", "backend", "precision", "progress", "memory")
 
@@ -35,6 +35,7 @@ class FunctionOptions(TypedDict, total=False):
     vectorized: bool
     reseed: Callable[[], Any] | None
     sweep: bool
+    protocol: bool
     sample: int | None
     detect: float | None
     seed: int
@@ -77,6 +78,10 @@ class FunctionSettings:
         Called before each evaluation of f and of the gradient.
     sweep : bool
         Whether to add a Taylor table: J along one direction at many steps, with rates.
+    protocol : bool
+        Whether to do several checks inside the budget (a minute): all components or directions,
+        a sample, each term where f and the gradient are mappings of terms, and the same after
+        some gradient steps.
     shared : Settings
         Sample, seed, workers and what else means the same for a network.
     seed_given : bool
@@ -94,6 +99,7 @@ class FunctionSettings:
     vectorized: bool = False
     reseed: Callable[[], Any] | None = None
     sweep: bool = False
+    protocol: bool = False
     shared: Settings = field(default_factory=Settings)
     seed_given: bool = False
 
@@ -153,7 +159,7 @@ class FunctionSettings:
         found = DURATION.fullmatch(self.budget)
         if found is None or found[2] not in SECONDS:
             raise InputError(f"budget={self.budget!r}", "seconds, or a duration like '60s', '5min'")
-        return positive_number(found[1], "budget") * SECONDS[found[2]]
+        return positive_number(float(found[1]), "budget") * SECONDS[found[2]]
 
     @property
     def named_epsilon(self) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Unpack
@@ -15,6 +15,7 @@ from fastcheck.diagnosis.array_causes import Pair, causes_of
 from fastcheck.errors import InputError
 from fastcheck.execution import parallel
 from fastcheck.function_options import FunctionOptions, FunctionSettings
+from fastcheck.function_protocol import checked_by_protocol, terms_of
 from fastcheck.methods.function.black_box import BlackBox
 from fastcheck.methods.function.calibration import (
     Calibration,
@@ -60,14 +61,18 @@ NOISE_RISE, ANOTHER_SEED = 1.5, 2**31
 
 
 def gradcheck_function(
-    f: Callable[[Any], Any], gradient: Any, theta: Any, **options: Unpack[FunctionOptions]
+    f: Callable[[Any], Any] | Mapping[str, Callable[[Any], Any]],
+    gradient: Any,
+    theta: Any,
+    **options: Unpack[FunctionOptions],
 ) -> Report:
     """Check whether a gradient is the gradient of a scalar function.
 
     Parameters
     ----------
-    f : callable
-        `f(θ) -> float`; gets θ in the form of `theta`. It must not change it.
+    f : callable, or mapping of callables
+        `f(θ) -> float`; gets θ in the form of `theta`. It must not change it. A mapping holds terms
+        by name (a data term and a penalty) whose sum is f; the gradient then is one, too.
     gradient : callable or array_like
         `gradient(θ)`, or its value at `theta`: the form of `theta` or a flat vector.
     theta : float, array_like, or any nesting of mappings, sequences and dataclasses of arrays
@@ -96,8 +101,15 @@ def gradcheck_function(
     start = time.perf_counter()
     name, command = options.pop("name", ""), options.pop("command", "")
     settings = FunctionSettings.of(options)
+    if settings.protocol:
+        report = checked_by_protocol(
+            gradcheck_function, f, gradient, theta, dict(options), settings.seconds
+        )
+        seconds = {"check": time.perf_counter() - start}
+        return replace(report, name=name, run=replace(report.run, seconds=seconds, command=command))
+    cost, gradient, _ = terms_of(f, gradient)
     tree, vector, precision = ParameterTree.of(theta, settings.blocks)
-    box = BlackBox(f, tree, vector, settings.vectorized, settings.reseed)
+    box = BlackBox(cost, tree, vector, settings.vectorized, settings.reseed)
     subject = _read(box, gradient, settings, precision)
     _check_step(subject, settings)
     report = _checked(subject, settings, _directions(subject, settings))
