@@ -109,6 +109,9 @@ def rounded_constants(activation: ActivationSpec, Z: Floats, precision: Precisio
 # Where |z − kink| is t·σ_z, the unit is on the other side with a chance of about exp(−t²/2)/2. The
 # chance is never taken below these, so that single rare crossings are covered too.
 LEAST_CHANCE = np.array([(4.0, 0.04), (6.0, 0.01), (10.0, 0.002)])
+# In float64 a unit within rounding of a kink is within ±ε of it, too: its slopes are in the
+# accepted interval already, and 30 standard deviations of a bounded jump would hide everything.
+FINE_ROUNDOFF, MOST_CHANCE_BESIDE_INTERVALS = 1e-12, 0.01
 
 
 def on_kinks(activation: ActivationSpec, Z: Floats) -> NDArray[np.bool_]:
@@ -147,8 +150,11 @@ def _lowest_bits(values: Floats) -> Floats:
 def kink_variance(activation: ActivationSpec, Z: Floats, variance: Floats, u: float) -> Floats:
     """Return the variance of φ'(Z) that comes of units within 10σ_z of a kink, in units of u²."""
     total = np.zeros_like(Z)
+    most = MOST_CHANCE_BESIDE_INTERVALS if u < FINE_ROUNDOFF else 1.0
     for kink, jump in _slope_jumps(activation):
-        add_kink_variance(Z, kink, jump, variance, u, LEAST_CHANCE, total)
+        here = np.zeros_like(Z)
+        add_kink_variance(Z, kink, jump, variance, u, LEAST_CHANCE, here)
+        total += np.minimum(here, most * (jump / u) ** 2)
     return total
 
 

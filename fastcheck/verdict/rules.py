@@ -25,6 +25,7 @@ __all__ = [
     "MIN_BLOCK_FACTOR",
     "NOISE_FACTOR",
     "ROUNDING_FACTOR",
+    "SINGLE_FACTOR",
     "STATUSES",
     "WRONG",
     "BlockErrors",
@@ -44,6 +45,8 @@ ROUNDING_FACTOR = 30.0
 # A whole block is off by far less, as its errors are many, but never beyond the second number: an
 # error of ten times the rounding is none.
 BLOCK_FACTOR, BLOCK_CEILING = 6.0, 8.0
+# The only component of a block is not the worst of many.
+SINGLE_FACTOR = 10.0
 # A hundred errors of equal size have ‖σ‖ = 10 max σ.
 MANY_ERRORS_RATIO = 10.0
 # What makes a block's errors larger than σ says makes those of other blocks larger too. In a right

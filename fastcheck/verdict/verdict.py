@@ -20,6 +20,7 @@ from fastcheck.verdict.rules import (
     KINK,
     NOISE_FACTOR,
     ROUNDING_FACTOR,
+    SINGLE_FACTOR,
     STATUSES,
     BlockErrors,
     Rules,
@@ -327,11 +328,11 @@ def _overall_verdict(
     for block, result, others in zip(order.blocks, statistics, elsewhere, strict=True):
         worst = named[result.findings[0]] if result.findings else None
         broken = aligned.broken(block.offset, _stop(block))
-        rounding = _rounding(result, rules, others, aligned.evidence.loop_factor)
+        rounding = _rounding(result, block.size, others, aligned.evidence.loop_factor)
         blocks.append(_block(_shell(block), result, rules, rounding, broken, worst))
     shell = ("dθ", "θ", 0, "whole", (order.size,), order.size)
     components = tuple(named[finding] for finding in chosen)
-    rounding = _rounding(total, rules, None, None)
+    rounding = _rounding(total, order.size, None, None)
     worst = next(iter(components), None)
     whole = _block(shell, total, rules, rounding, aligned.not_finite.size, worst)
     status = worst_status(*(b.verdict for b in [whole, *blocks]))
@@ -346,11 +347,12 @@ def _errors(result: BlockStatistics) -> BlockErrors:
 
 
 def _rounding(
-    result: BlockStatistics, rules: Rules, elsewhere: float | None, loop_factor: float | None
+    result: BlockStatistics, size: int, elsewhere: float | None, loop_factor: float | None
 ) -> float:
-    """Return the ‖error‖ that rounding explains."""
+    """Return the ‖error‖ that rounding explains in a block of some size."""
     if result.checked == 1:
-        return rules.rounding * result.rounding
+        alone = size == 1 and loop_factor is not None
+        return (SINGLE_FACTOR if alone else ROUNDING_FACTOR) * result.rounding
     if loop_factor is None:  # not of one model: blocks say nothing of each other
         return block_rounding(_errors(result))
     return block_rounding(_errors(result), elsewhere, loop_factor)

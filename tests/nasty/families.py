@@ -291,6 +291,11 @@ KINK_PLACES = {"relu6": (0.0, 6.0), "hardtanh": (-1.0, 1.0)}
 def near_kinks(rng: Rng) -> Nasty:
     """At each layer biases that bring units of some sample onto a kink, or within ±ε of it."""
     net = base(rng, names=KINKED, output=(*KINKED, "identity") if chance(rng, 0.6) else None)
+    return moved_onto_kinks(rng, net)
+
+
+def moved_onto_kinks(rng: Rng, net: Nasty) -> Nasty:
+    """Return the network with biases that bring units of some sample onto a kink, or near it."""
     biases: list[Any] = []
     far = pick(rng, (0.0, 1e-12, 1e-8, 5e-8, 2e-7))
     for l in range(net.depth):

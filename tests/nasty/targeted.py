@@ -15,6 +15,7 @@ from tests.nasty.families import (
     base,
     chance,
     decades,
+    moved_onto_kinks,
     outputs,
     pick,
     residuals,
@@ -100,6 +101,13 @@ def curved(rng: Rng) -> Nasty:
     return scaled(net, weights=decades(rng, -1, 1), inputs=decades(rng, -1, 1.5))
 
 
+def scaled_kinks(rng: Rng) -> Nasty:
+    """Units on kinks, or near them, between layers whose weights differ by many decades."""
+    net = base(rng, names=KINKED, output=(*KINKED, "identity") if chance(rng, 0.3) else None)
+    weights = [W * (decades(rng, -9, 3) if chance(rng, 0.6) else 1.0) for W in net.weights]
+    return moved_onto_kinks(rng, replace(net, weights=weights))
+
+
 def fitted(rng: Rng) -> Nasty:
     """A last layer that is the least-squares fit: large residuals, and no gradient is left of them.
 
@@ -144,4 +152,5 @@ TARGETED: dict[str, Callable[[Rng], Nasty]] = {
     "tiny residuals": residuals,
     "curved": curved,
     "fitted": fitted,
+    "scaled kinks": scaled_kinks,
 }
