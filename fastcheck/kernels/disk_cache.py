@@ -24,6 +24,7 @@ from typing import Any
 __all__ = ["KernelCache", "say_not_kept"]
 
 caching: Any = importlib.import_module("numba.core.caching")  # typed in recent releases only
+runtime: Any = importlib.import_module("numba.core.runtime")
 MAGIC = b"fastcheck kernel 1\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
 LONGEST_WAIT = 300.0  # seconds for a kernel that another process compiles
@@ -174,8 +175,14 @@ class KernelCache(caching.FunctionCache):  # type: ignore[misc]
         return found
 
     def _load(self, sig: Any, target_context: Any) -> Any:
+        """Read the machine code as it is: only to compile, numba has to know all that it can type.
+
+        Its own `load_overload` makes that known first, which takes longer than all the rest; what
+        machine code calls is its runtime, which allocates.
+        """
         try:
-            return super().load_overload(sig, target_context)
+            runtime.rtsys.initialize(target_context)
+            return self._load_overload(sig, target_context)
         except Exception:  # whole, but of no use: an entry that can't be rebuilt is replaced
             return None
 
