@@ -74,6 +74,17 @@ def unstable(dout: Any, x: Any) -> Any:
     return dout * exps / (1.0 + exps)
 
 
+def bent(x: Any) -> Any:
+    """Return x³/‖x‖², which has a slope along every direction at 0, and no derivative."""
+    size = np.sum(x**2, axis=-1, keepdims=True)
+    return np.divide(x**3, size, out=np.zeros_like(x), where=size > 0.0)
+
+
+def bent_backward(dout: Any, x: Any) -> Any:
+    size = np.sum(x**2, axis=-1, keepdims=True)
+    return 3 * dout * x**2 / size - 2 * x * np.sum(dout * x**3, axis=-1, keepdims=True) / size**2
+
+
 def where(condition: Any, slope: Any) -> Any:
     """Return tanh's backward, another one where a condition of x holds."""
 
@@ -142,6 +153,7 @@ RIGHT: dict[str, Any] = {
         lambda x: np.sort(x, axis=-1)[..., 2],
         lambda d, x: d[..., None] * (np.argsort(np.argsort(x, axis=-1), axis=-1) == 2),
     ),
+    "bent": (bent, bent_backward),
     "one hidden zero": (lambda x: np.tanh(x) * (x > -9), lambda d, x: d * (1 - np.tanh(x) ** 2)),
 }
 
@@ -165,7 +177,8 @@ def test_a_right_layer_is_accused_at_no_kind(name: str, seed: int) -> None:
     forward, backward = RIGHT[name]
     with np.errstate(all="ignore"):
         report = check(forward, backward, {"x": gaussian(seed)}, seed=seed)
-    assert report.status == "agree", report
+    far = name == "reciprocal"  # J resolves nothing beside its pole
+    assert report.status in (("agree", "cannot tell", "vacuous") if far else ("agree",)), report
     assert line(report).status in ("agree", "not checked")
 
 

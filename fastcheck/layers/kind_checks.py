@@ -28,6 +28,9 @@ NAME = "other kinds of inputs"
 STEPS = {"float64": 1e-5, "float32": 1e-2}
 RELATIVE = {"float64": 1e-5, "float32": 5e-3}
 ROUNDINGS = 8.0  # of J's terms, by which two values of J may be off
+SMOOTH_STEPS = {"float64": 1e-7, "float32": 1e-2}
+SMOOTH_PAIRS = 3
+SMOOTH = {"float64": 1e-3, "float32": 0.05}  # what one slope may differ from another one by
 LARGEST_SHARE = 0.1  # of the gradient, that these may hide for a look to count
 
 
@@ -93,7 +96,7 @@ def _held(
                 return _Outcome(reason=problem)
             look = _Look.of(problem, precision, random)
             if look.undefined:
-                return _of_undefined(problem, look, settings)
+                return _of_undefined(problem, look, settings, precision, random)
             if look.reason or not look.suspects:
                 return _Outcome(reason=look.reason)
             accused, agrees = accused_by(replace(problem, names=look.suspects), settings)
@@ -106,15 +109,58 @@ def _held(
     return _Outcome(accused, "" if accused or agrees else "differences can't tell there")
 
 
-def _of_undefined(problem: LayerProblem, look: _Look, settings: LayerSettings) -> _Outcome:
+def _of_undefined(
+    problem: LayerProblem,
+    look: _Look,
+    settings: LayerSettings,
+    precision: str,
+    random: np.random.Generator,
+) -> _Outcome:
     """Return NaN as wrong where J has a slope that is not zero; 0 stands in for it."""
     gradient = {n: np.nan_to_num(g, nan=0.0) for n, g in look.gradient.items()}
-    finite = tuple(n for n in look.undefined if np.isfinite(gradient[n]).all())
-    if finite:
-        accused, _ = accused_by(replace(problem, names=finite), settings, gradient)
+    smooth = tuple(
+        name
+        for name in look.undefined
+        if np.isfinite(gradient[name]).all() and _is_smooth(problem, name, precision, random)
+    )
+    if smooth:
+        accused, _ = accused_by(replace(problem, names=smooth), settings, gradient)
         if accused:
             return _Outcome(accused, what="NaN")
     return _Outcome(reason="the gradient is not finite")
+
+
+def _is_smooth(
+    problem: LayerProblem, name: str, precision: str, random: np.random.Generator
+) -> bool:
+    """Return whether J has slopes that are linear in the direction, the same to both sides."""
+    return all(_is_plane(problem, name, precision, random) for _ in range(SMOOTH_PAIRS))
+
+
+def _is_plane(
+    problem: LayerProblem, name: str, precision: str, random: np.random.Generator
+) -> bool:
+    """Return whether J is linear in the plane of two random directions of an input."""
+    theta = problem.theta()
+    start, here = widened(theta[name]), problem.cost(theta)
+    u, v = (_step(start, SMOOTH_STEPS[precision], random) for _ in range(2))
+    ahead, behind = [], []
+    for move in (u, v, u + v):
+        ends = [like(theta[name], np.asarray(start + sign * move)) for sign in (1.0, -1.0)]
+        high, low = (problem.cost({**theta, name: end}) for end in ends)
+        ahead.append(high - here)
+        behind.append(here - low)
+    allowed = SMOOTH[precision] * (abs(ahead[0]) + abs(ahead[1]))
+    sides = max(abs(a - b) for a, b in zip(ahead, behind, strict=True))
+    bent = max(abs(side[0] + side[1] - side[2]) for side in (ahead, behind))
+    return max(sides, bent) <= allowed
+
+
+def _step(start: Floats, share: float, random: np.random.Generator) -> Floats:
+    """Return a random step from an input, a share of its size."""
+    scale = float(np.linalg.norm(start.ravel())) / max(start.size, 1) ** 0.5 or 1.0
+    unit = random_direction(random, start.size).reshape(start.shape)
+    return np.asarray(share * scale * unit)
 
 
 @dataclass(frozen=True)
@@ -160,8 +206,7 @@ def _along(
 ) -> tuple[bool, float, float]:
     """Return whether J moves along a direction of an input, |g·Δ − ΔJ| and ‖g∘Δ‖."""
     start = widened(theta[name])
-    scale = float(np.linalg.norm(start.ravel())) / max(start.size, 1) ** 0.5 or 1.0
-    step = STEPS[precision] * scale * random_direction(random, start.size).reshape(start.shape)
+    step = _step(start, STEPS[precision], random)
     ends = [like(theta[name], np.asarray(start + sign * step)) for sign in (1.0, -1.0)]
     high, low = (problem.cost({**theta, name: end}) for end in ends)
     given = gradient * (widened(ends[0]) - widened(ends[1]))
