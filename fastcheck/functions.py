@@ -57,7 +57,7 @@ FEW_BLOCKS, MANY_DIRECTIONS, FEW_DIRECTIONS = 20, 8, 4
 TIMED_EVALUATIONS, CALIBRATION_EVALUATIONS, DIRECTION_EVALUATIONS = 3, 100, 5
 MOST_DIRECTIONS = 16
 # A gradient that seems wrong is checked anew where the noise is so many times what it seemed.
-NOISE_RISE, ANOTHER_SEED = 1.5, 2**31
+NOISE_RISE, ANOTHER_SEED = 3.0, 2**31
 
 
 def gradcheck_function(

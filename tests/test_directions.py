@@ -55,7 +55,7 @@ def test_one_wrong_component_is_found_with_few_evaluations() -> None:
     report = gradcheck_function(f, spoilt(theta, [12_345]), theta, seed=5)
     assert [c.name for c in report.components] == ["θ[12345]"]
     assert report.status == "wrong"
-    assert f.calls - first.calls < 400  # the looks at flagged directions included
+    assert f.calls - first.calls < 250  # with looks at two directions, and the noise again
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -33,6 +33,9 @@ MOST_STEPS = 4
 RICHARDSON_NOISE = math.sqrt(65.0) / 3.0
 TRUNCATION_LEFT = 0.3  # of the difference between two steps, after Richardson's extrapolation
 KINK_SLACK = 1e4
+# So many directions that disagree are looked at again, step by step, before a block is wrong; the
+# others need not be.
+SURE_DIRECTIONS = 2
 ENOUGH = 1e-9
 
 
@@ -210,9 +213,11 @@ def hold_block(
     # So that an error of 2·tol is seen.
     allowed = asked.rounding * scale * math.sqrt(block.size)
     allowed += 2.0 * asked.tol * norm / missed_error(1.0, asked.count)
-    rows = []
+    rows: list[Row] = []
     for k in range(asked.count):
-        row, step = _along(line(k), step, noise, allowed, norm)
+        sure = sum(abs(g - d) > bar + allowed and not doubt for g, d, bar, doubt in rows)
+        looks = sure < SURE_DIRECTIONS
+        row, step = _along(line(k), step, noise, (allowed, norm), looks=looks)
         rows.append(row)
     given, derivative, bar, doubtful = (np.array(column) for column in zip(*rows, strict=True))
     test = DirectionalTest(given, derivative, bar, doubtful.astype(bool), step, norm, allowed)
@@ -228,9 +233,15 @@ Row = tuple[float, float, float, bool]
 
 
 def _along(
-    line: Line, step: float, noise: tuple[float, float], allowed: float, norm: float
+    line: Line,
+    step: float,
+    noise: tuple[float, float],
+    sizes: tuple[float, float],
+    *,
+    looks: bool,
 ) -> tuple[Row, float]:
     """Return g·u, the derivative, its bar and doubt along a direction, and the next one's step."""
+    allowed, norm = sizes
     wide = line.deviation(step)
     for _ in range(MOST_STEPS):
         narrow = line.deviation(step / 2.0)
@@ -250,7 +261,7 @@ def _along(
     if change < NARROW * sigma and bar > ENOUGH * norm:
         following = min(2.0 * step, 0.1)
     row = (narrow[0], derivative, bar, False)
-    if not abs(narrow[0] - derivative) <= bar + allowed:
+    if looks and not abs(narrow[0] - derivative) <= bar + allowed:
         row = _looked_again(line, step, noise, allowed, narrow[0])
     return row, following
 
