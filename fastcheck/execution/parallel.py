@@ -5,9 +5,11 @@ joblib is imported once processes are asked for, for a quick start.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from fastcheck.errors import InputError
@@ -26,13 +28,14 @@ MIN_PARALLEL_SECONDS = 0.03
 
 
 class Chunked(Protocol):
-    """Work in chunks. Four attributes are optional.
+    """Work in chunks. Some attributes are optional.
 
     `seconds` (float) estimates the whole work on one core: little work runs at once, without
     workers. `worker_bytes` (float) is what one worker allocates: there are no more workers than
     `Settings.memory` has room for. `digest` (str) stands for all that the results depend on; only
     with it can there be a journal. `collect(number, result)` is called as soon as a chunk is done,
-    in this process, and returns what is kept of the result.
+    in this process, and returns what is kept of the result. `packed(result)` and
+    `unpacked(arrays)` turn one that is no array into a dict of arrays, for a journal, and back.
     """
 
     @property
@@ -73,13 +76,16 @@ def run(work: Chunked, settings: Settings, title: str) -> list[Any | None]:
     """
     with ExitStack() as stack:
         results: list[Any | None] = [None] * len(work.chunks)
+        collect = getattr(work, "collect", _result)
         journal = _journal(work, settings)
         if journal is not None:
             stack.enter_context(journal)
-            for number, result in journal.finished.items():
-                results[number] = result
+            unpacked = getattr(work, "unpacked", _same)
+            for number, result in sorted(journal.finished.items()):
+                results[number] = collect(number, unpacked(result))
+            journal.finished.clear()
         todo = [number for number, result in enumerate(results) if result is None]
-        weights, collect = work.weights, getattr(work, "collect", None)
+        weights, packed = work.weights, getattr(work, "packed", _same)
         total = sum(int(w) for w in weights)
         progress = Progress(settings.progress, title, total)
         stack.enter_context(progress)
@@ -88,27 +94,55 @@ def run(work: Chunked, settings: Settings, title: str) -> list[Any | None]:
         try:
             with _closing(_finished_chunks(work, todo, settings)) as finished:
                 for number, result in finished:
-                    results[number] = result if collect is None else collect(number, result)
-                    if journal is not None:
-                        journal.record(number, result)
+                    if journal is not None and not _recorded(journal, number, packed(result)):
+                        journal = None
+                    results[number] = collect(number, result)
                     progress.advance(int(weights[number]))
         except KeyboardInterrupt:
             pass  # the caller sees by the Nones that chunks are missing
         return results
 
 
+def _same(result: Any) -> Any:
+    return result
+
+
+def _result(_: int, result: Any) -> Any:
+    return result
+
+
 def _journal(work: Chunked, settings: Settings) -> Journal | None:
     """Open the journal that was asked for."""
     if settings.journal is None:
+        return None
+    path = Path(settings.journal)
+    if path.exists() and not path.is_file():  # a device, a pipe
+        _say_not_recorded(f"{str(path)!r} is no regular file")
         return None
     digest = getattr(work, "digest", None)
     if digest is None:
         raise InputError(
             f"journal={str(settings.journal)!r} for work that keeps none",
             "a method that takes long enough for one",
-            "Leave journal out, or choose method='textbook'.",
+            "Leave journal out.",
         )
     return Journal(settings.journal, digest, len(work.chunks))
+
+
+def _recorded(journal: Journal, number: int, result: Any) -> bool:
+    """Keep a result; where the disk has no room left, say so: the check goes on without."""
+    try:
+        journal.record(number, result)
+    except InputError as error:
+        _say_not_recorded(error.given)
+        return False
+    return True
+
+
+def _say_not_recorded(reason: str) -> None:
+    logging.getLogger("fastcheck").warning(
+        "fastcheck: what is done from here on is not recorded: %s.", reason
+    )
 
 
 def _finished_chunks(work: Chunked, todo: list[int], settings: Settings) -> Iterator[Finished]:

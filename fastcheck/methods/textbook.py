@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 
 from fastcheck.errors import InputError
-from fastcheck.execution.journal import digest
-from fastcheck.kernels.compiling import CACHE_FOLDER
 from fastcheck.kernels.forward import NetworkArrays
 from fastcheck.kernels.products import NARROW, WIDE
 from fastcheck.kernels.textbook import (
@@ -23,6 +21,7 @@ from fastcheck.kernels.textbook import (
     textbook_differences,
     work_shape,
 )
+from fastcheck.methods.fingerprint import fingerprint
 from fastcheck.model.approximation import Approximation
 from fastcheck.model.network import Batch, Network
 from fastcheck.settings import Settings
@@ -105,21 +104,8 @@ class PreparedTextbook:
     @cached_property
     def digest(self) -> str:
         """What a journal of these differences belongs to."""
-        network = self.network
-        own = [a.function for a in network.activations] + [network.loss.function]
-        whole = self.indices if self.indices is not None else "all"
-        masks = [m if m is not None else "no mask" for m in network.masks]
-        return digest(
-            [CACHE_FOLDER.name, network.sizes, network.theta, self.batch.X, self.batch.T, whole]
-            + [self.epsilon, self.chunk_size, network.order.offsets, network.l2, network.penalty]
-            + [
-                network.reduction,
-                network.loss_scale,
-                [str(a) for a in network.activations],
-                str(network.loss),
-            ]
-            + [_code(function) for function in own]
-            + masks
+        return fingerprint(
+            self.network, self.batch, self.indices, "textbook", self.epsilon, self.chunk_size
         )
 
     def differences(self, chunk: int) -> Floats:
@@ -372,11 +358,3 @@ def _noise_along_a_line(
         return 0.0
     kept = squares[: squares.size * 3 // 4]
     return math.sqrt(float(kept.mean()) / LOWER_QUARTERS / FOURTH_DIFFERENCE / 2.0)
-
-
-def _code(function: Any) -> tuple[Any, ...] | None:
-    """Return what a function of the user's does, as far as that can be told."""
-    if function is None:
-        return None
-    code = getattr(getattr(function, "py_func", function), "__code__", None)
-    return None if code is None else (code.co_code, code.co_names, repr(code.co_consts))

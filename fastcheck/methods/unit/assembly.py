@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastcheck.methods.unit.kinks import SECANTS, KinkRows, merge_kinks
 from fastcheck.methods.unit.probes import CANCELLATION_ERROR, Probes
@@ -51,6 +53,17 @@ class ChunkResult:
     kinks: KinkRows
     curvature: float = 0.0
 
+    def packed(self) -> dict[str, NDArray[Any]]:
+        """Return all of it as arrays, for a journal."""
+        curvature = np.array(self.curvature)
+        return {**self.kinks.packed(), "slopes": self.slopes, "curvature": curvature}
+
+    @classmethod
+    def unpacked(cls, arrays: dict[str, NDArray[Any]]) -> ChunkResult:
+        """Return what `packed` was made of."""
+        slopes, curvature = arrays.pop("slopes"), arrays.pop("curvature")
+        return cls(slopes, KinkRows(**arrays), float(curvature))
+
 
 @dataclass(frozen=True)
 class Sums:
@@ -73,6 +86,24 @@ class Sums:
     kinks: KinkRows
     curvature: float
     noise: float
+
+    def packed(self) -> dict[str, NDArray[Any]]:
+        """Return all of it as arrays, for a journal."""
+        none = np.zeros((0, self.values.size))
+        return {
+            **self.kinks.packed(),
+            "values": self.values,
+            "deviations": none if self.deviations is None else self.deviations,
+            "numbers": np.array([self.curvature, self.noise]),
+        }
+
+    @classmethod
+    def unpacked(cls, arrays: dict[str, NDArray[Any]]) -> Sums:
+        """Return what `packed` was made of."""
+        values, deviations = arrays.pop("values"), arrays.pop("deviations")
+        curvature, noise = arrays.pop("numbers").tolist()
+        kinks = KinkRows(**arrays)
+        return cls(values, deviations if len(deviations) else None, kinks, curvature, noise)
 
     def __add__(self, other: Sums) -> Sums:
         """What the samples of both add: kinks' other answers as the least and the greatest."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,10 @@ class KinkRows:
     crossing: Floats
     others: Floats
     size: Floats
+
+    def packed(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays by their names."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def bounded(self) -> KinkRows:
         """Return the same with the secants and the least and the greatest of the derivatives.

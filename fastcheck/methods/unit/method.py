@@ -8,7 +8,7 @@ step of the row and is the same for smaller ones up to a measured O(h²).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fastcheck.execution.buffers import borrow
 from fastcheck.kernels.ahead import compile_ahead
+from fastcheck.methods.fingerprint import fingerprint
 from fastcheck.methods.unit.assembly import (
     Chunk,
     ChunkResult,
@@ -83,6 +84,16 @@ class UnitMethod:
         """What one worker allocates."""
         parts = self.chunks[0].parts
         return _work_bytes(self.probes, -(-_carried(self.probes, self.requested) // parts))
+
+    @property
+    def digest(self) -> str:
+        """What a journal of these differences belongs to."""
+        probes, chunks = self.probes, [astuple(chunk) for chunk in self.chunks]
+        problem = (probes.network, probes.batch, self.indices)
+        return fingerprint(*problem, "unit", probes.epsilon, chunks)
+
+    packed = staticmethod(ChunkResult.packed)
+    unpacked = staticmethod(ChunkResult.unpacked)
 
     def _requested_part(self, chunk: Chunk) -> NDArray[np.bool_]:
         if chunk.parts == 1:

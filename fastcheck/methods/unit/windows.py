@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fastcheck.kernels.ahead import compile_ahead
 from fastcheck.methods import Prepared
+from fastcheck.methods.fingerprint import fingerprint
 from fastcheck.methods.unit.assembly import Sums, approximation_of, interrupted
 from fastcheck.methods.unit.method import CHUNKS_AT_ONCE, UnitMethod
 from fastcheck.methods.unit.method import prepare as prepare_whole
@@ -48,6 +49,15 @@ class WindowedUnitMethod:
         """Probes in each window."""
         requested = sum(self.network.sizes[1:])
         return [(last - first) * requested for first, last in self.chunks]
+
+    @property
+    def digest(self) -> str:
+        """What a journal of these differences belongs to."""
+        problem = (self.network, self.batch, self.indices)
+        return fingerprint(*problem, "windows", self.settings.epsilon, self.chunks)
+
+    packed = staticmethod(Sums.packed)
+    unpacked = staticmethod(Sums.unpacked)
 
     def differences(self, chunk: tuple[int, int]) -> Sums:
         """Probe the units at the samples of one window."""
