@@ -47,6 +47,18 @@ def test_a_right_gradient_agrees_and_says_what_it_would_have_missed(seed: int) -
     assert resolution < 1e-5
 
 
+def test_a_float32_theta_is_told_by_steps_as_wide_as_its_noise_asks_for() -> None:
+    theta = np.random.default_rng(1).normal(size=N).astype(np.float32)
+
+    def f(t: Any) -> float:
+        return Counted()(t.astype(np.float64))
+
+    right = gradient(theta.astype(np.float64))
+    report = gradcheck_function(f, right, theta, seed=3)
+    assert report.status == "agree", report
+    assert gradcheck_function(f, 1.05 * right, theta, seed=3).status == "wrong"
+
+
 def test_one_wrong_component_is_found_with_few_evaluations() -> None:
     theta = np.random.default_rng(5).normal(size=N)
     first = Counted()

@@ -33,6 +33,8 @@ MOST_STEPS = 4
 RICHARDSON_NOISE = math.sqrt(65.0) / 3.0
 TRUNCATION_LEFT = 0.3  # of the difference between two steps, after Richardson's extrapolation
 KINK_SLACK = 1e4
+# The least step has no more noise than this share of what the block does to J.
+COARSE_BAR, WIDEST_STEP = 1e-3, 0.1
 # So many directions that disagree are looked at again, step by step, before a block is wrong; the
 # others need not be.
 SURE_DIRECTIONS = 2
@@ -214,6 +216,9 @@ def hold_block(
     allowed = asked.rounding * scale * math.sqrt(block.size)
     allowed += 2.0 * asked.tol * norm / missed_error(1.0, asked.count)
     rows: list[Row] = []
+    hidden = NOISE_FACTOR * RICHARDSON_NOISE * float(difference_noise(noise[0], 1.0))
+    # Where noise would hide nearly all, a step that turns out too wide is narrowed again.
+    step = max(step, min(hidden / (COARSE_BAR * norm), WIDEST_STEP)) if norm > 0.0 else step
     for k in range(asked.count):
         sure = sum(abs(g - d) > bar + allowed and not doubt for g, d, bar, doubt in rows)
         looks = sure < SURE_DIRECTIONS
@@ -259,7 +264,7 @@ def _along(
     bar = NOISE_FACTOR * RICHARDSON_NOISE * sigma + TRUNCATION_LEFT * change
     following = step
     if change < NARROW * sigma and bar > ENOUGH * norm:
-        following = min(2.0 * step, 0.1)
+        following = min(2.0 * step, WIDEST_STEP)
     row = (narrow[0], derivative, bar, False)
     if looks and not abs(narrow[0] - derivative) <= bar + allowed:
         row = _looked_again(line, step, noise, allowed, narrow[0])
