@@ -304,7 +304,7 @@ class _Units:
         slopes = (
             slope(activation, Z) if self.side is None else slope_by_side(activation, Z, self.side)
         )
-        unsure = self._unsure(A, Z, variance)
+        unsure = self._unsure((A, A_variance), Z, variance)
         slope_variance = own_slope = kink_variance(activation, Z, unsure, u)
         if slope_variance.any():  # equal units are on one side together
             slope_variance = own_slope = slope_variance * repetitions(Z, self.precision)
@@ -340,8 +340,12 @@ class _Units:
             after, after_variance, after_errors,
         )  # fmt: skip
 
-    def _unsure(self, A: Floats, Z: Floats, variance: Floats) -> Floats:
-        """Return Z's variance, 0 for units that lie on a kink whatever the order of the sum."""
+    def _unsure(self, before: tuple[Floats, Floats | None], Z: Floats, variance: Floats) -> Floats:
+        """Return Z's variance, 0 for units that lie on a kink whatever the order of the sum.
+
+        They do where the sum is exact and so are its terms.
+        """
+        A, A_variance = before
         samples, units = np.nonzero(on_kinks(self.network.activations[self.layer - 1], Z))
         if samples.size == 0:
             return variance
@@ -351,6 +355,8 @@ class _Units:
         for start in range(0, samples.size, step):
             s, i = samples[start : start + step], units[start : start + step]
             exact = exact_sums(A[s], W[i], None if b is None else b[i], self.precision.u)
+            if A_variance is not None:
+                exact &= ~((A_variance[s] > 0.0) & (W[i] != 0.0)).any(axis=1)
             variance[s[exact], i[exact]] = 0.0
         return variance
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastcheck import Network, gradcheck
 from fastcheck.rounding import rounding
 from fastcheck.rounding.model import Variant
 from tests.nasty import styles
@@ -106,3 +107,36 @@ def test_products_that_underflow_are_rounded_one_by_one_in_plain_loops() -> None
         sigma = made.block(network.order.blocks[0])
         shares.append(np.linalg.norm((given - exact).astype(float)) / np.linalg.norm(sigma))
     assert 0.1 < max(shares) < 3.0
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "relu6"])
+def test_a_unit_on_a_kink_may_be_off_it_where_its_inputs_are_rounded(
+    activation: str, precision: str
+) -> None:
+    """The sum of a unit is exact, but one of its inputs is 0 only before rounding."""
+    checked = 0
+    for x in np.linspace(0.6, 1.4, 60):
+        w = 0.3 + x * x
+        bias = -(w * x)  # to cancel in float64
+        leak = 0.01 if activation == "leaky_relu" else 0.0
+        X, T = np.array([[x], [-1.0]]), np.array([[-1.0], [2.0]])
+        network = Network.from_arrays(
+            [[[w]], [[1.0]]],
+            [[bias], [0.0]],
+            activations=[activation] * 2,
+            loss="squared_error",
+        )
+        low = [np.array(v, precision) for v in (X, T, w, bias, leak)]
+        z1 = low[0] * low[2] + low[3]
+        a1 = np.where(z1 > 0, z1, low[4] * z1)
+        slope1, slope2 = (np.where(z > 0, 1, low[4]).astype(precision) for z in (z1, a1))
+        out = np.where(a1 > 0, a1, low[4] * a1)
+        d2 = (out - low[1]) * slope2 / np.array(2, precision)
+        d1 = d2 * slope1
+        given = [d1.T @ low[0], d1.sum(axis=0), d2.T @ a1, d2.sum(axis=0)]
+        assert all(part.dtype == precision for part in given)
+        checked += int(z1[0, 0] > 0)
+        report = gradcheck(network, X, T, given, precision=precision)
+        assert report.status != "wrong", (x, given)
+    assert checked > 5

@@ -22,14 +22,15 @@ from fastcheck.types import Floats, Integers
 __all__ = ["SelfCheckError", "self_checked"]
 
 
-# J is rounded once a forward pass and its sum over samples and units more often: this many units of
-# its last place bound what two literal passes can be off by.
+# J is rounded once a forward pass and its sum over units more often: this many units of its last
+# place, or √m for the sum over many samples, bound what two literal passes can be off by.
 NOISE_IN_ULPS = 64.0
 # Where J is nearly 0 the rounding of the outputs is what counts. Only where a value is off it is
 # looked at: so many times the spread over steps that differ by a thousandth each, and so many times
 # what rounding does to the gradient itself.
 SPREADS, ROUNDINGS = 20.0, 30.0
 NEARBY = 1.0 + 1e-3 * np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
+SAMPLES_AT_ONCE = 4096
 # An interval at a kink that is narrower than this share of its ends is one value.
 NARROW = 1e-12
 # A component below this many times the noise proves nothing.
@@ -57,7 +58,8 @@ def self_checked(network: Network, batch: Batch, approximation: Approximation) -
     epsilon = approximation.epsilon
     values = approximation.values[positions]
     together, J = _together(network, batch, indices, np.sign(values), epsilon)
-    noise = NOISE_IN_ULPS * 2.0**-52 * max(abs(J), 1e-300) / epsilon
+    ulps = max(NOISE_IN_ULPS, np.sqrt(batch.size))
+    noise = ulps * 2.0**-52 * max(abs(J), 1e-300) / epsilon
     if abs(together - np.abs(values).sum()) <= noise + 1e-6 * np.abs(values).sum():
         return replace(approximation, self_check=_sentence(values, noise))
     # One of them is off, or a kink lies where they move together: each on its own.
@@ -112,7 +114,12 @@ def _rounding(network: Network, batch: Batch, indices: Integers, epsilon: float)
 
     near = np.stack([_literal(network, batch, indices, epsilon * share) for share in NEARBY])
     spread = near.max(axis=0) - near.min(axis=0)
-    sigma = rounding(network, batch, "float64").at(indices)
+    sigma, m = np.zeros(indices.size), batch.size
+    for first in range(0, m, SAMPLES_AT_ONCE):  # as if all of them erred alike
+        part = batch.part(first, min(first + SAMPLES_AT_ONCE, m))
+        share = network.data_scale(m) / network.data_scale(part.size)
+        here = network.part(first, first + part.size)
+        sigma += share * rounding(here, part, "float64").at(indices)
     return np.asarray(SPREADS * spread + ROUNDINGS * sigma)
 
 
