@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastcheck.kernels import rounding as kernels
 from fastcheck.kernels.forward import forward_trace
@@ -76,6 +77,8 @@ class LayerTrace:
         A_l.
     after_errors : ndarray, shape (r, n_l)
         Drawn errors of A_l.
+    doubtful : ndarray, shape (m, n_l), bool, or None
+        Units on a kink that rounding may take off it; None where there is none.
     """
 
     A: Floats
@@ -87,6 +90,7 @@ class LayerTrace:
     after: Floats
     after_variance: Floats
     after_errors: Floats
+    doubtful: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,8 @@ def forward(
     ):
         weights = _Linear(network, layer, precision, draws)
         Z_variance, Z_errors = weights.forward(A, variance, errors, Z)
-        units = _Units(network, layer, precision, draws, side)
+        before = traces[-1].doubtful if traces else None
+        units = _Units(network, layer, precision, draws, side, before)
         traces.append(units.trace(A, variance, Z, after, Z_variance, Z_errors))
         A, variance, errors = after, traces[-1].after_variance, traces[-1].after_errors
     return traces
@@ -287,6 +292,7 @@ class _Units:
     precision: Precision
     draws: SampledErrors
     side: str | None = None
+    doubtful_before: NDArray[np.bool_] | None = None
 
     def trace(
         self,
@@ -304,7 +310,7 @@ class _Units:
         slopes = (
             slope(activation, Z) if self.side is None else slope_by_side(activation, Z, self.side)
         )
-        unsure = self._unsure((A, A_variance), Z, variance)
+        unsure, doubtful = self._unsure(A, Z, variance)
         slope_variance = own_slope = kink_variance(activation, Z, unsure, u)
         if slope_variance.any():  # equal units are on one side together
             slope_variance = own_slope = slope_variance * repetitions(Z, self.precision)
@@ -337,28 +343,32 @@ class _Units:
             slope_errors, after_errors = slope_errors * mask[rows], after_errors * mask[rows]
         return LayerTrace(
             A, A_variance, Z, slopes, slope_variance, slope_errors,
-            after, after_variance, after_errors,
+            after, after_variance, after_errors, doubtful,
         )  # fmt: skip
 
-    def _unsure(self, before: tuple[Floats, Floats | None], Z: Floats, variance: Floats) -> Floats:
+    def _unsure(
+        self, A: Floats, Z: Floats, variance: Floats
+    ) -> tuple[Floats, NDArray[np.bool_] | None]:
         """Return Z's variance, 0 for units that lie on a kink whatever the order of the sum.
 
-        They do where the sum is exact and so are its terms.
+        They do where the sum is exact, and no term is 0 by rounding alone. Returned second are the
+        others that lie on one.
         """
-        A, A_variance = before
         samples, units = np.nonzero(on_kinks(self.network.activations[self.layer - 1], Z))
         if samples.size == 0:
-            return variance
+            return variance, None
         W, b = self.network.W(self.layer), self.network.b(self.layer)
         variance = variance.copy()
         step = max(1, TERMS // W.shape[1])
         for start in range(0, samples.size, step):
             s, i = samples[start : start + step], units[start : start + step]
             exact = exact_sums(A[s], W[i], None if b is None else b[i], self.precision.u)
-            if A_variance is not None:
-                exact &= ~((A_variance[s] > 0.0) & (W[i] != 0.0)).any(axis=1)
+            if self.doubtful_before is not None:
+                exact &= ~(self.doubtful_before[s] & (W[i] != 0.0)).any(axis=1)
             variance[s[exact], i[exact]] = 0.0
-        return variance
+        doubtful = np.zeros(Z.shape, bool)
+        doubtful[samples, units] = variance[samples, units] > 0.0
+        return variance, doubtful if doubtful.any() else None
 
     def _evaluation(self, Z: Floats, A: Floats, slopes: Floats) -> tuple[Floats, Floats] | None:
         """Return the variances that evaluating φ and φ' itself gives; None where both are exact."""
