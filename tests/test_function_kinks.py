@@ -139,3 +139,23 @@ def test_noise_that_a_table_missed_is_measured_again_before_it_accuses(
     g[7] += 0.3
     assert gradcheck_function(f, g, theta).status == "wrong"
     assert gradcheck_function(f, g, theta, method="directions").status == "wrong"
+
+
+@pytest.mark.parametrize("method", ["components", "directions"])
+@pytest.mark.parametrize("gap", [1e-3, 0.03, 0.1])
+def test_many_kinks_close_together_are_no_noise(gap: float, method: str) -> None:
+    """Medians of nearly equal numbers: every table that is wide enough looks like noise."""
+    random = np.random.default_rng(9)
+    weights = random.normal(size=5)
+
+    def value(x: Any) -> float:
+        return float((weights * np.sort(x, axis=-1)[:, 2]).sum())
+
+    for seed in range(25):
+        random = np.random.default_rng(seed)
+        x = np.eye(6)[random.integers(0, 6, 5)] + gap * random.normal(size=(5, 6))
+        gradient = weights[:, None] * (np.argsort(np.argsort(x, -1), -1) == 2)
+        report = gradcheck_function(value, gradient, x, seed=seed, method=method)
+        assert report.status != "wrong", seed
+        wrong = gradcheck_function(value, gradient * 1.1, x, seed=seed, method=method)
+        assert wrong.status != "agree", seed

@@ -27,6 +27,7 @@ LEVEL_RATIO = 4.0
 SPACINGS = (1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
 PLATEAU_RATIO = 5.0
 WIDER, MOST_RETRIES = 10.0, 3
+MOST_RISE = 1e6  # what is so much larger than a narrower table's noise are kinks, or jumps
 # Noise that only tables wider than this show, or that grows by so much on the way to them, may be
 # kinks: it is held against other directions.
 FINE_SPACING, DOUBTFUL_RISE, MOST_DIRECTIONS = 1e-5, 3.0, 3
@@ -129,7 +130,7 @@ def _noise_along(values: Values, start: float) -> _Along:
         return _Along(_without_noise(table, tables), 0.0, doubtful=True)
     level = first = tables[found].level
     for narrow, wide in zip(tables[found:], tables[found + 1 :], strict=False):
-        both = narrow.kind == wide.kind == "noise"
+        both = narrow.kind == wide.kind == "noise" and wide.level <= MOST_RISE * first
         low, high = sorted((narrow.level, wide.level))
         if both and high <= PLATEAU_RATIO * low:  # noise does not vanish in a wider table
             level = max(level, high)
